@@ -1,0 +1,5 @@
+//! The job file: as written (`spec`), and resolved (`plan`).
+
+pub mod spec;
+
+pub use spec::Job;

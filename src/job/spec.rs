@@ -1,0 +1,374 @@
+//! The job file as written: one TOML document, every key with its default.
+//!
+//! Field names are the keys of the file; the doc comments become the descriptions in `schemas/job.schema.json`.
+
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// An Intendex job: a corpus in, a published index out.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Job {
+    /// Version of the job file's format. Always 1.
+    pub version: u32,
+    pub corpus: Corpus,
+    pub output: Output,
+    pub models: Models,
+    #[serde(default)]
+    pub intents: Intents,
+    #[serde(default)]
+    pub chunk: Chunk,
+    #[serde(default)]
+    pub expand: Expand,
+    #[serde(default)]
+    pub sparse: Sparse,
+    #[serde(default)]
+    pub dense: Dense,
+    #[serde(default)]
+    pub engine: Engine,
+}
+
+/// Where the documents are and which columns hold what.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Corpus {
+    /// A Parquet file, a folder of them, or a glob.
+    pub path: String,
+    /// Column with the document's unique id (string or integer).
+    #[serde(default = "default_id_column")]
+    pub id: String,
+    /// Column with the document's text (string).
+    #[serde(default = "default_text_column")]
+    pub text: String,
+    /// Column with the document's title (string).
+    pub title: Option<String>,
+    /// Column with questions the document answers (list of strings); they replace the generated intents.
+    pub intents: Option<String>,
+    /// Columns copied unchanged to every chunk.
+    #[serde(default)]
+    pub passthrough: Vec<String>,
+    /// A SQL condition over the corpus's columns; rows for which it is not true are left out.
+    pub filter: Option<String>,
+    /// Longer documents go to quarantine (bytes of UTF-8).
+    #[serde(default = "default_max_document_bytes")]
+    pub max_document_bytes: usize,
+}
+
+/// Where the index is published.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Output {
+    /// Folder that holds `CURRENT` and `generations/`.
+    pub path: PathBuf,
+    /// Element type of the vector columns.
+    #[serde(default)]
+    pub vectors: VectorType,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum VectorType {
+    #[default]
+    F32,
+    F16,
+}
+
+/// The models the job runs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Models {
+    /// Never touch the network: hub models must already be in the cache.
+    #[serde(default)]
+    pub offline: bool,
+    /// `auto` (the first GPU, else the CPU), `cpu`, or `cuda:N`.
+    #[serde(default = "default_device")]
+    pub device: String,
+    pub embedder: Embedder,
+    /// Needed by generated intents and by expansion.
+    pub generator: Option<Generator>,
+}
+
+/// A BERT-family sentence embedder.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Embedder {
+    /// A folder, or a hub id such as `sentence-transformers/all-MiniLM-L6-v2`.
+    pub model: String,
+    /// The hub revision (a commit hash); required for a hub id.
+    pub revision: Option<String>,
+    /// How token vectors become one; default: as the model's own files say, else `mean`.
+    pub pooling: Option<Pooling>,
+    /// Whether vectors are scaled to length 1; default: as the model's own files say, else true.
+    pub normalize: Option<bool>,
+    /// Put before every query; default: as the model's own files say, else nothing.
+    pub query_prefix: Option<String>,
+    /// Put before every document text; default: as the model's own files say, else nothing.
+    pub document_prefix: Option<String>,
+    /// Longest input in tokens, special tokens included; default: as the model's own files say.
+    pub max_tokens: Option<usize>,
+    /// Tokens per batch.
+    #[serde(default = "default_batch_tokens")]
+    pub batch_tokens: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Pooling {
+    Mean,
+    Cls,
+}
+
+/// A decoder language model: a GGUF file run here, or a model behind an OpenAI-compatible server.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Generator {
+    /// A GGUF file, a folder with one, or a hub id; with `server`, the name the server knows the model by.
+    pub model: String,
+    /// The GGUF file's name inside the hub repository or folder, when it holds several.
+    pub file: Option<String>,
+    /// The hub revision (a commit hash); required for a hub id.
+    pub revision: Option<String>,
+    /// Base URL of an OpenAI-compatible server, such as `http://127.0.0.1:8000/v1`.
+    pub server: Option<String>,
+    /// Bearer token for the server; write `${NAME}` to take it from the environment.
+    pub api_key: Option<String>,
+    /// Requests in flight to the server.
+    #[serde(default = "default_concurrency")]
+    pub concurrency: usize,
+    /// Longest prompt plus output in tokens; default: as the model's own files say, at most 8192.
+    pub context_tokens: Option<usize>,
+}
+
+/// Predicted questions of a document.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Intents {
+    pub enabled: bool,
+    /// Longest section read at once, in tokens of the generator.
+    pub section_tokens: usize,
+    /// Longer documents (in code points) get no generated intents; run.json counts them.
+    pub max_document_chars: usize,
+    pub temperature: f32,
+    /// Of two questions closer than this cosine, the later is dropped.
+    pub duplicate_cosine: f32,
+}
+
+impl Default for Intents {
+    fn default() -> Self {
+        Self { enabled: true, section_tokens: 1024, max_document_chars: 200_000, temperature: 0.7, duplicate_cosine: 0.9 }
+    }
+}
+
+/// How documents are cut.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Chunk {
+    pub method: ChunkMethod,
+    /// What the `intent` method maximises.
+    pub objective: Objective,
+    /// No chunk is longer, in tokens of the embedder (special tokens not counted); default: what the embedder takes.
+    pub max_tokens: Option<usize>,
+    /// Length that `fixed`, `sliding` and `paragraph` aim at, in tokens of the embedder.
+    pub target_tokens: usize,
+    /// Tokens that neighbouring `sliding` windows share.
+    pub overlap_tokens: usize,
+    /// `intent`: most sentences in a chunk (L).
+    pub max_sentences: usize,
+    /// `intent`: cost per squared sentence count (λ).
+    pub lambda: f32,
+    /// `intent`: cost per further chunk (β).
+    pub beta: f32,
+}
+
+impl Default for Chunk {
+    fn default() -> Self {
+        Self {
+            method: ChunkMethod::Intent,
+            objective: Objective::Paper,
+            max_tokens: None,
+            target_tokens: 160,
+            overlap_tokens: 32,
+            max_sentences: 24,
+            lambda: 0.01,
+            beta: 1.0,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ChunkMethod {
+    /// Cut where the predicted questions change, by dynamic programming.
+    Intent,
+    /// Whole sentences up to the target length.
+    Fixed,
+    /// Windows of whole sentences that overlap.
+    Sliding,
+    /// Whole paragraphs, lists, tables and code blocks up to the target length.
+    Paragraph,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Objective {
+    /// arXiv 2602.14784: Σ R(C) − λ Σ |C|² − β (k−1).
+    Paper,
+}
+
+/// Questions generated for each chunk.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Expand {
+    pub enabled: bool,
+    /// Questions sampled per chunk.
+    pub queries: usize,
+    pub temperature: f32,
+    pub top_p: f32,
+    /// Longest question in tokens of the generator.
+    pub max_tokens: usize,
+    /// Longest part of a chunk the generator reads, in its tokens.
+    pub passage_tokens: usize,
+    /// Share of all questions, best scores first, that the indexes take.
+    pub keep: f32,
+    /// Passages with a question each, shown to the generator before the chunk; default: a built-in set.
+    pub examples: Vec<Example>,
+}
+
+impl Default for Expand {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            queries: 4,
+            temperature: 0.8,
+            top_p: 0.95,
+            max_tokens: 32,
+            passage_tokens: 512,
+            keep: 0.7,
+            examples: Vec::new(),
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Example {
+    pub passage: String,
+    pub question: String,
+}
+
+/// The sparse index. The weights are stored with it as the defaults of `search`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Sparse {
+    pub enabled: bool,
+    /// Language of the stemmer and stop words.
+    pub language: SparseLanguage,
+    pub title_weight: f32,
+    pub text_weight: f32,
+    pub queries_weight: f32,
+}
+
+impl Default for Sparse {
+    fn default() -> Self {
+        Self { enabled: true, language: SparseLanguage::English, title_weight: 0.5, text_weight: 1.0, queries_weight: 0.5 }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum SparseLanguage {
+    /// No stemming and no stop words.
+    None,
+    Danish,
+    Dutch,
+    English,
+    Finnish,
+    French,
+    German,
+    Hungarian,
+    Italian,
+    Norwegian,
+    Portuguese,
+    Russian,
+    Spanish,
+    Swedish,
+}
+
+/// The dense indexes. The weights are stored with them as the defaults of `search`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Dense {
+    pub enabled: bool,
+    /// A FAISS factory string, or `auto`: Flat up to 50,000 vectors, HNSW up to 5 million, then IVF.
+    pub factory: String,
+    /// Share of the best question's cosine in a chunk's dense score (α).
+    pub queries_weight: f32,
+    /// Share of the dense score in a hybrid search.
+    pub hybrid_weight: f32,
+}
+
+impl Default for Dense {
+    fn default() -> Self {
+        Self { enabled: true, factory: "auto".into(), queries_weight: 0.3, hybrid_weight: 0.5 }
+    }
+}
+
+/// How the job runs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Engine {
+    /// Threads; 0 means one per core.
+    pub threads: usize,
+    /// Most documents in a shard, the unit of resume.
+    pub shard_documents: usize,
+    /// Most bytes of text in a shard.
+    pub shard_bytes: usize,
+    /// Memory DataFusion may use before it spills, in MiB.
+    pub memory_mib: usize,
+    /// Folder to spill to; default: inside the output.
+    pub spill: Option<PathBuf>,
+    /// Goes into every row's seed.
+    pub seed: u64,
+    /// The run ends once more rows than this have failed.
+    pub max_failures: Option<u64>,
+}
+
+impl Default for Engine {
+    fn default() -> Self {
+        Self {
+            threads: 0,
+            shard_documents: 2000,
+            shard_bytes: 32 << 20,
+            memory_mib: 2048,
+            spill: None,
+            seed: 42,
+            max_failures: None,
+        }
+    }
+}
+
+fn default_id_column() -> String {
+    "doc_id".into()
+}
+
+fn default_text_column() -> String {
+    "text".into()
+}
+
+fn default_max_document_bytes() -> usize {
+    100_000_000
+}
+
+fn default_device() -> String {
+    "auto".into()
+}
+
+fn default_batch_tokens() -> usize {
+    4096
+}
+
+fn default_concurrency() -> usize {
+    8
+}

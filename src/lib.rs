@@ -1,0 +1,19 @@
+//! Intendex reads a corpus from Parquet and publishes a search index: documents cut where a reader's
+//! predicted questions change, each chunk expanded with the questions it answers, and two indexes over the
+//! same chunks, sparse (Tantivy) and dense (FAISS).
+//!
+//! A module is a noun of the job; data flows down this list and nothing calls back up. See ARCHITECTURE.md.
+
+pub mod job;
+pub mod corpus;
+pub mod text;
+pub mod model;
+pub mod intent;
+pub mod chunk;
+pub mod expand;
+pub mod index;
+pub mod search;
+pub mod eval;
+pub mod store;
+pub mod engine;
+pub mod cli;
