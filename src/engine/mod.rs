@@ -1,1 +1,43 @@
-//! TODO
+//! Runs a job: its stages, shard by shard, through DataFusion; then the indexes; then publication.
+
+pub mod build;
+pub mod fingerprint;
+pub mod functions;
+mod indexes;
+mod ingest;
+pub mod models;
+pub mod plan;
+mod stage;
+
+use std::path::PathBuf;
+
+use arrow::error::ArrowError;
+use datafusion::error::DataFusionError;
+
+use crate::{corpus::CorpusError, index::IndexError, model::ModelError, store::StoreError};
+
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    #[error(transparent)]
+    Corpus(#[from] CorpusError),
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Index(#[from] IndexError),
+    #[error("stage {stage}, shard {shard}: {source}")]
+    Stage {
+        stage: &'static str,
+        shard: usize,
+        source: DataFusionError,
+    },
+    #[error("{}: {source}", path.display())]
+    Batch { path: PathBuf, source: ArrowError },
+    #[error("{0}")]
+    Refused(String),
+    #[error("{failed} rows have failed, more than engine.max_failures = {limit} allows; see the quarantine in {}, mend them or raise the limit, and run again: it continues where it stopped", folder.display())]
+    TooManyFailures { failed: u64, limit: u64, folder: PathBuf },
+    #[error("cannot start the runtime: {0}")]
+    Runtime(std::io::Error),
+}

@@ -13,6 +13,8 @@ use serde::{Deserialize, Serialize};
 pub struct Job {
     /// Version of the job file's format. Always 1.
     pub version: u32,
+    /// Name of the job; an output folder belongs to one job. Default: the job file's name without its ending.
+    pub name: Option<String>,
     pub corpus: Corpus,
     pub output: Output,
     pub models: Models,
@@ -113,6 +115,13 @@ pub struct Embedder {
     pub batch_tokens: usize,
 }
 
+impl Embedder {
+    /// The settings that change a vector. Where the model lies and how it is batched do not.
+    pub fn parameters(&self) -> impl Serialize + '_ {
+        (self.pooling, self.normalize, &self.query_prefix, &self.document_prefix, self.max_tokens)
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Pooling {
@@ -132,7 +141,8 @@ pub struct Generator {
     pub revision: Option<String>,
     /// Base URL of an OpenAI-compatible server, such as `http://127.0.0.1:8000/v1`.
     pub server: Option<String>,
-    /// Bearer token for the server; write `${NAME}` to take it from the environment.
+    /// Bearer token for the server; write `${NAME}` to take it from the environment. Never written anywhere.
+    #[serde(skip_serializing)]
     pub api_key: Option<String>,
     /// Requests in flight to the server.
     #[serde(default = "default_concurrency")]
@@ -248,6 +258,13 @@ impl Default for Expand {
             keep: 0.7,
             examples: Vec::new(),
         }
+    }
+}
+
+impl Expand {
+    /// The settings that change a query. How many an index takes is decided later.
+    pub fn generation(&self) -> impl Serialize + '_ {
+        (self.queries, self.temperature, self.top_p, self.max_tokens, self.passage_tokens, &self.examples)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Which side of a search a text stands on; some embedders put a different prefix before each.
@@ -12,7 +13,7 @@ pub enum TextKind {
 }
 
 /// The files a model was read from. Part of every stage fingerprint: the content counts, not the name.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ModelIdentity {
     /// As named in the job.
     pub name: String,
@@ -22,7 +23,7 @@ pub struct ModelIdentity {
     pub files: Vec<ModelFile>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ModelFile {
     pub name: String,
     pub path: PathBuf,
@@ -128,6 +129,8 @@ pub trait Generate: Send + Sync {
     fn identity(&self) -> &ModelIdentity;
     /// Tokens a prompt and its continuation may have together.
     fn context_tokens(&self) -> usize;
+    /// How many requests are worth handing over at once; more only delay the bars.
+    fn requests_at_once(&self) -> usize;
     /// Byte ranges of the tokens of `text`, to cut it to a budget; a server's are estimated.
     fn token_offsets(&self, text: &str) -> Result<Vec<(usize, usize)>, ModelError>;
     /// The continuations of each prompt, in order.

@@ -1,1 +1,115 @@
-//! TODO
+//! Where side effects live: the output folder, its generations, the files of a generation and their hashes.
+//!
+//! ```text
+//! out/  LOCK  JOB  CURRENT                 the published generation's number
+//!       generations/<n>/                   published: never changed again
+//!       generations/building/              the run in progress: parts, then indexes, then manifest.json
+//! ```
+
+pub mod dataset;
+pub mod generation;
+pub mod manifest;
+pub mod progress;
+pub mod quarantine;
+pub mod schema;
+
+use std::{
+    fs::File,
+    io::{self, Write},
+    path::{Path, PathBuf},
+};
+
+use serde::{Serialize, de::DeserializeOwned};
+
+pub use dataset::Dataset;
+pub use generation::{Building, Output};
+pub use manifest::Manifest;
+
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error("{}: {source}{}", path.display(), remedy(source))]
+    Io { path: PathBuf, source: io::Error },
+    #[error("{}: {message}", path.display())]
+    Invalid { path: PathBuf, message: String },
+    #[error("{}: {source}", path.display())]
+    Parquet {
+        path: PathBuf,
+        source: parquet::errors::ParquetError,
+    },
+    #[error("{}: another build is writing here ({holder}); wait for it, or stop it", path.display())]
+    Locked { path: PathBuf, holder: String },
+    #[error(
+        "{}: this output belongs to the job `{owner}`, not to `{job}`; choose another output.path, or set name = \"{owner}\" in the job file if it is the same job",
+        path.display()
+    )]
+    OtherJob {
+        path: PathBuf,
+        owner: String,
+        job: String,
+    },
+}
+
+fn remedy(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::StorageFull => "; free some space and run the same command: it continues where it stopped",
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => "; choose an output.path that can be written",
+        _ => "",
+    }
+}
+
+impl StoreError {
+    pub fn io(path: &Path) -> impl FnOnce(io::Error) -> StoreError + '_ {
+        move |source| StoreError::Io { path: path.to_owned(), source }
+    }
+
+    /// A full disk inside a Parquet write arrives wrapped; unwrap it, so that its remedy is told.
+    pub fn parquet(path: &Path) -> impl FnOnce(parquet::errors::ParquetError) -> StoreError + '_ {
+        move |source| {
+            let path = path.to_owned();
+            match source {
+                parquet::errors::ParquetError::External(inner) => match inner.downcast::<io::Error>() {
+                    Ok(source) => StoreError::Io { path, source: *source },
+                    Err(inner) => StoreError::Parquet { path, source: parquet::errors::ParquetError::External(inner) },
+                },
+                source => StoreError::Parquet { path, source },
+            }
+        }
+    }
+}
+
+/// Writes `path` as a whole: to a temporary name beside it, synced, then renamed.
+pub fn replace(path: &Path, write: impl FnOnce(&mut File) -> Result<(), StoreError>) -> Result<(), StoreError> {
+    let temporary = temporary_name(path);
+    let mut file = File::create(&temporary).map_err(StoreError::io(&temporary))?;
+    write(&mut file)?;
+    file.sync_all().map_err(StoreError::io(&temporary))?;
+    rename(&temporary, path)
+}
+
+pub fn replace_json<T: Serialize>(path: &Path, value: &T) -> Result<(), StoreError> {
+    replace(path, |file| {
+        let mut bytes = serde_json::to_vec_pretty(value)
+            .map_err(|e| StoreError::Invalid { path: path.to_owned(), message: e.to_string() })?;
+        bytes.push(b'\n');
+        file.write_all(&bytes).map_err(StoreError::io(path))
+    })
+}
+
+pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, StoreError> {
+    let bytes = std::fs::read(path).map_err(StoreError::io(path))?;
+    serde_json::from_slice(&bytes)
+        .map_err(|e| StoreError::Invalid { path: path.to_owned(), message: format!("not as Intendex writes it: {e}") })
+}
+
+/// Renames within a folder and syncs the folder, so that the new name survives a power cut.
+pub fn rename(from: &Path, to: &Path) -> Result<(), StoreError> {
+    std::fs::rename(from, to).map_err(StoreError::io(to))?;
+    let folder = to.parent().unwrap_or(Path::new("."));
+    File::open(folder).and_then(|f| f.sync_all()).map_err(StoreError::io(folder))
+}
+
+fn temporary_name(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".tmp");
+    name.into()
+}

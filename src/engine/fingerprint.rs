@@ -1,0 +1,96 @@
+//! Fingerprints: of a stage (its parameters, code version and model files), of a row's input, of a whole plan.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::{
+    job::Job,
+    model::ModelIdentity,
+    store::schema::KEY_BYTES,
+};
+
+/// Identifies what a row was computed from: stage fingerprint ‖ input.
+pub type Key = [u8; KEY_BYTES as usize];
+
+/// Raised whenever a stage's code gives other results for the same input.
+const CODE_VERSIONS: [(&str, u32); 5] = [("corpus", 1), ("intents", 1), ("chunks", 1), ("queries", 1), ("vectors", 1)];
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Fingerprints {
+    pub intents: String,
+    pub chunks: String,
+    pub queries: String,
+    /// One for text and queries: both are the same model under the same settings.
+    pub vectors: String,
+}
+
+impl Fingerprints {
+    pub fn new(job: &Job, embedder: &ModelIdentity, generator: Option<&ModelIdentity>) -> Self {
+        let seed = job.engine.seed;
+        let e = (content(embedder), &job.models.embedder.parameters());
+        let g = (generator.map(content), job.models.generator.as_ref().and_then(|g| g.context_tokens));
+        Self {
+            intents: stage("intents", &(&job.intents, &e, &g, seed)),
+            chunks: stage("chunks", &(&job.chunk, &e)),
+            queries: stage("queries", &(&job.expand.generation(), &g, seed)),
+            vectors: stage("vectors", &(&e, job.output.vectors)),
+        }
+    }
+
+    pub fn by_name(&self) -> BTreeMap<String, String> {
+        let pairs = [
+            ("intents", &self.intents),
+            ("chunks", &self.chunks),
+            ("queries", &self.queries),
+            ("vectors", &self.vectors),
+        ];
+        pairs.into_iter().map(|(name, hash)| (name.to_owned(), hash.clone())).collect()
+    }
+
+    /// Everything a generation depends on.
+    pub fn plan(&self, job: &Job, corpus_files: &str) -> String {
+        let parts = (&self.by_name(), &job.corpus, corpus_files, &job.expand, &job.sparse, &job.dense);
+        let shards = (job.engine.shard_documents, job.engine.shard_bytes, job.output.vectors);
+        digest(&(parts, shards, CODE_VERSIONS, env!("CARGO_PKG_VERSION")))
+    }
+}
+
+/// The files' hashes, in order of name: the same model under another name or path is the same model. A server's
+/// files cannot be seen, so its name has to do.
+fn content(identity: &ModelIdentity) -> Vec<String> {
+    match identity.files.as_slice() {
+        [] => vec![identity.name.clone()],
+        files => files.iter().map(|f| f.blake3.clone()).collect(),
+    }
+}
+
+fn stage<T: Serialize>(name: &str, parameters: &T) -> String {
+    let version = CODE_VERSIONS.iter().find(|(stage, _)| *stage == name).map_or(0, |(_, v)| *v);
+    digest(&(name, version, parameters))
+}
+
+fn digest<T: Serialize>(value: &T) -> String {
+    let bytes = serde_json::to_vec(value).expect("parameters are plain data");
+    blake3::hash(&bytes).to_hex().to_string()
+}
+
+/// The key of a row. Parts are length-prefixed, so that no two inputs run together.
+pub fn key(fingerprint: &str, parts: &[Option<&str>]) -> Key {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(fingerprint.as_bytes());
+    for part in parts {
+        let length = part.map_or(u64::MAX, |p| p.len() as u64);
+        hasher.update(&length.to_le_bytes()).update(part.unwrap_or_default().as_bytes());
+    }
+    let mut key = Key::default();
+    key.copy_from_slice(&hasher.finalize().as_bytes()[..KEY_BYTES as usize]);
+    key
+}
+
+/// The seed of a row's sampling.
+pub fn seed(key: &Key) -> u64 {
+    let mut bytes = [0; 8];
+    bytes.copy_from_slice(&key[..8]);
+    u64::from_le_bytes(bytes)
+}

@@ -1,0 +1,144 @@
+use std::sync::Arc;
+
+use arrow::{
+    array::{Array, ArrayRef, AsArray, StringArray, StructArray, UInt64Array},
+    datatypes::{DataType, Field, Fields},
+    error::ArrowError,
+};
+
+use super::{MapStage, list_of_texts, outcome, outcome::Outcome, text_at, texts_at};
+use crate::{
+    engine::{
+        fingerprint::{self, Fingerprints},
+        models::Models,
+    },
+    intent::{self, Document, Intent, Predicted},
+    job::{Job, progress::Progress, spec},
+    model::ModelError,
+    store::schema::span_fields,
+};
+
+/// `intents(title, text, given)`: the questions a document answers. Given ones are taken as they are.
+pub struct Intents {
+    settings: spec::Intents,
+    fingerprint: String,
+    models: Models,
+    progress: Arc<dyn Progress>,
+}
+
+impl Intents {
+    pub fn new(job: &Job, fingerprints: &Fingerprints, models: &Models, progress: Arc<dyn Progress>) -> Self {
+        Self {
+            settings: job.intents.clone(),
+            fingerprint: fingerprints.intents.clone(),
+            models: models.clone(),
+            progress,
+        }
+    }
+
+    fn row_fields() -> Fields {
+        vec![
+            Field::new("text", DataType::Utf8, false),
+            Field::new("section", DataType::Struct(span_fields()), false),
+        ]
+        .into()
+    }
+
+    /// Predicts for the documents that have none given and are not too long, all in one call.
+    fn predict(&self, wanted: &[Document]) -> Vec<Result<Predicted, ModelError>> {
+        if wanted.is_empty() {
+            return Vec::new();
+        }
+        let models = self.models.generator().and_then(|g| Ok((g, self.models.embedder()?)));
+        match models {
+            Ok((generator, embedder)) => {
+                let done = || self.progress.advance(1);
+                intent::predict(wanted, &self.settings, &*generator, &*embedder, &done)
+            }
+            Err(error) => {
+                let message = error.to_string();
+                let fail = |_| Err(ModelError::Model { model: "generator".into(), message: message.clone() });
+                (0..wanted.len()).map(fail).collect()
+            }
+        }
+    }
+}
+
+impl MapStage for Intents {
+    fn name(&self) -> &'static str {
+        "intents"
+    }
+
+    fn fingerprint(&self) -> &str {
+        &self.fingerprint
+    }
+
+    fn arguments(&self) -> Vec<DataType> {
+        vec![DataType::Utf8, DataType::Utf8, list_of_texts()]
+    }
+
+    fn returns(&self) -> DataType {
+        outcome::data_type(outcome::rows_type(Self::row_fields()))
+    }
+
+    fn run(&self, arguments: &[ArrayRef]) -> Result<ArrayRef, ArrowError> {
+        let [titles, texts] = [arguments[0].as_string::<i32>(), arguments[1].as_string::<i32>()];
+        let given = &arguments[2];
+        let mut outcomes = Vec::with_capacity(texts.len());
+        let mut wanted = Vec::new();
+        let generate = self.settings.enabled && self.models.has_generator();
+        for i in 0..texts.len() {
+            let (title, text) = (text_at(titles, i), text_at(texts, i).unwrap_or_default());
+            let row_given = texts_at(given, i).join("\n");
+            let key = fingerprint::key(&self.fingerprint, &[title, Some(text), given.is_valid(i).then_some(&row_given)]);
+            let long = text.chars().nth(self.settings.max_document_chars).is_some();
+            let skipped = given.is_null(i) && (!generate || long);
+            if given.is_null(i) && !skipped {
+                wanted.push(Document { title, text, seed: fingerprint::seed(&key) });
+            } else {
+                self.progress.advance(1);
+            }
+            outcomes.push(Outcome { key, skipped, ..Outcome::default() });
+        }
+        let mut predicted = self.predict(&wanted).into_iter();
+        let mut rows: Vec<Vec<Intent>> = Vec::with_capacity(texts.len());
+        for (i, outcome) in outcomes.iter_mut().enumerate() {
+            rows.push(if given.is_valid(i) {
+                let whole = 0..texts.value(i).chars().count();
+                texts_at(given, i).into_iter().map(|text| Intent { text, section: whole.clone() }).collect()
+            } else if outcome.skipped {
+                Vec::new()
+            } else {
+                match predicted.next() {
+                    Some(Ok(predicted)) => {
+                        outcome.tokens = predicted.tokens;
+                        outcome.truncated = predicted.truncated;
+                        predicted.intents
+                    }
+                    Some(Err(error)) => {
+                        outcome.error = Some(error.to_string());
+                        Vec::new()
+                    }
+                    None => Vec::new(),
+                }
+            });
+        }
+        outcome::column(&outcomes, list(&rows)?)
+    }
+}
+
+fn list(rows: &[Vec<Intent>]) -> Result<ArrayRef, ArrowError> {
+    let flat = || rows.iter().flatten();
+    let section = StructArray::try_new(
+        span_fields(),
+        vec![
+            Arc::new(UInt64Array::from_iter_values(flat().map(|i| i.section.start as u64))),
+            Arc::new(UInt64Array::from_iter_values(flat().map(|i| i.section.end as u64))),
+        ],
+        None,
+    )?;
+    let text = StringArray::from_iter_values(flat().map(|i| i.text.as_str()));
+    let values = StructArray::try_new(Intents::row_fields(), vec![Arc::new(text), Arc::new(section)], None)?;
+    let lengths: Vec<usize> = rows.iter().map(Vec::len).collect();
+    outcome::lists(&lengths, values)
+}

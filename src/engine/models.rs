@@ -1,0 +1,162 @@
+//! The job's models: identified when a run starts, loaded when a stage first needs them, once per process.
+
+use std::{
+    fmt,
+    sync::{Arc, OnceLock},
+};
+
+use candle_core::Device;
+
+use crate::{
+    job::spec,
+    model::{
+        self, Embed, Generate, ModelError, ModelIdentity, Score, bert::BertEmbedder, decoder::Decoder,
+        http::HttpGenerator, source,
+    },
+};
+
+/// Longest part of a title that is embedded before a chunk, in tokens.
+const TITLE_TOKENS: usize = 32;
+
+type Shared<T> = OnceLock<Result<T, String>>;
+
+/// Cheap to clone: all clones share the loaded models.
+#[derive(Clone)]
+pub struct Models {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    embedder_settings: spec::Embedder,
+    embedder_source: source::EmbedderSource,
+    generator_settings: Option<spec::Generator>,
+    generator_source: Option<source::GeneratorSource>,
+    server: Option<Arc<HttpGenerator>>,
+    device: Device,
+    device_name: String,
+    embedder: Shared<Arc<dyn Embed>>,
+    decoder: Shared<Arc<Decoder>>,
+}
+
+impl fmt::Debug for Models {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Models").field("embedder", self.embedder_identity()).finish_non_exhaustive()
+    }
+}
+
+impl Models {
+    /// Finds and hashes the model files; reads none of their weights. `generator` says whether the job's stages
+    /// need the generator at all.
+    pub fn find(settings: &spec::Models, generator: bool) -> Result<Self, ModelError> {
+        let embedder_source = source::embedder(&settings.embedder, settings.offline)?;
+        let generator_settings = settings.generator.clone().filter(|_| generator);
+        let mut generator_source = None;
+        let mut server = None;
+        match &generator_settings {
+            Some(g) if g.server.is_some() => server = Some(Arc::new(HttpGenerator::new(g)?)),
+            Some(g) => generator_source = Some(source::generator(g, settings.offline)?),
+            None => {}
+        }
+        let inner = Inner {
+            embedder_settings: settings.embedder.clone(),
+            embedder_source,
+            generator_settings,
+            generator_source,
+            server,
+            device: model::device(&settings.device)?,
+            device_name: settings.device.clone(),
+            embedder: OnceLock::new(),
+            decoder: OnceLock::new(),
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    pub fn embedder_identity(&self) -> &ModelIdentity {
+        &self.inner.embedder_source.identity
+    }
+
+    pub fn generator_identity(&self) -> Option<&ModelIdentity> {
+        let file = self.inner.generator_source.as_ref().map(|s| &s.identity);
+        file.or_else(|| self.inner.server.as_ref().map(|s| s.identity()))
+    }
+
+    pub fn has_generator(&self) -> bool {
+        self.inner.generator_settings.is_some()
+    }
+
+    /// Where the models run: `cpu`, or a GPU.
+    pub fn device(&self) -> String {
+        match &self.inner.device {
+            Device::Cpu => "cpu".into(),
+            _ if self.inner.device_name == "auto" => "cuda:0".into(),
+            _ => self.inner.device_name.clone(),
+        }
+    }
+
+    pub fn embedder(&self) -> Result<Arc<dyn Embed>, ModelError> {
+        let inner = &self.inner;
+        let source = &inner.embedder_source;
+        let load = || {
+            let loaded =
+                BertEmbedder::load(&source.folder, source.identity.clone(), &inner.embedder_settings, &inner.device);
+            loaded.map(|e| Arc::new(e) as Arc<dyn Embed>).map_err(|e| e.to_string())
+        };
+        shared(&inner.embedder, load, &source.identity.name)
+    }
+
+    pub fn generator(&self) -> Result<Arc<dyn Generate>, ModelError> {
+        match &self.inner.server {
+            Some(server) => Ok(server.clone()),
+            None => self.decoder().map(|d| d as Arc<dyn Generate>),
+        }
+    }
+
+    /// None where the generator cannot score.
+    pub fn scorer(&self) -> Result<Option<Arc<dyn Score>>, ModelError> {
+        match &self.inner.server {
+            Some(server) if server.can_score()? => Ok(Some(server.clone())),
+            Some(_) => Ok(None),
+            None => self.decoder().map(|d| Some(d as Arc<dyn Score>)),
+        }
+    }
+
+    fn decoder(&self) -> Result<Arc<Decoder>, ModelError> {
+        let inner = &self.inner;
+        let (Some(source), Some(settings)) = (&inner.generator_source, &inner.generator_settings) else {
+            return Err(ModelError::Model {
+                model: "generator".into(),
+                message: "the job names none; add [models.generator]".into(),
+            });
+        };
+        let load = || {
+            let loaded = Decoder::load(&source.gguf, source.identity.clone(), settings, &inner.device);
+            loaded.map(Arc::new).map_err(|e| e.to_string())
+        };
+        shared(&inner.decoder, load, &source.identity.name)
+    }
+
+    /// Length of an embedding, known without reading the weights.
+    pub fn dim(&self) -> usize {
+        self.inner.embedder_source.dim
+    }
+}
+
+fn shared<T: Clone>(cell: &Shared<T>, load: impl FnOnce() -> Result<T, String>, model: &str) -> Result<T, ModelError> {
+    let failed = |message: &String| ModelError::Model { model: model.to_owned(), message: message.clone() };
+    cell.get_or_init(load).clone().map_err(|message| failed(&message))
+}
+
+/// What stands before a chunk when it is embedded: its document's title, cut to a few tokens, and a line break.
+pub fn title_prefix(title: &str, embedder: &dyn Embed) -> Result<String, ModelError> {
+    let tokens = embedder.token_offsets(title)?;
+    let end = tokens.get(TITLE_TOKENS).map_or(title.len(), |&(start, _)| title.floor_char_boundary(start));
+    Ok(format!("{}\n", title[..end].trim_end()))
+}
+
+/// The text as embedded: under its title, unless that is missing or empty.
+pub fn with_title(title: Option<&str>, text: &str, embedder: &dyn Embed) -> Result<String, ModelError> {
+    match title.filter(|t| !t.trim().is_empty()) {
+        Some(title) => Ok(title_prefix(title, embedder)? + text),
+        None => Ok(text.to_owned()),
+    }
+}

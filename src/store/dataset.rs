@@ -1,0 +1,155 @@
+//! The datasets of a generation: folders of Parquet parts, one part per shard.
+
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+};
+
+use arrow::{array::RecordBatch, datatypes::SchemaRef};
+use parquet::{
+    arrow::{
+        ArrowWriter,
+        arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder},
+    },
+    basic::{Compression, ZstdLevel},
+    file::properties::{EnabledStatistics, WriterProperties},
+    schema::types::ColumnPath,
+};
+
+use super::{StoreError, rename, temporary_name};
+
+/// Rows read at once: bounds what a stage holds beside its models.
+pub const BATCH_ROWS: usize = 1024;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Dataset {
+    /// The corpus's rows as indexed, so that a generation explains itself without its source.
+    Documents,
+    Intents,
+    Chunks,
+    Queries,
+    TextVectors,
+    QueryVectors,
+    Quarantine,
+}
+
+impl Dataset {
+    pub const ALL: [Dataset; 7] = [
+        Dataset::Documents,
+        Dataset::Intents,
+        Dataset::Chunks,
+        Dataset::Queries,
+        Dataset::TextVectors,
+        Dataset::QueryVectors,
+        Dataset::Quarantine,
+    ];
+
+    /// Folder below a generation.
+    pub fn folder(self) -> &'static str {
+        match self {
+            Dataset::Documents => "documents",
+            Dataset::Intents => "intents",
+            Dataset::Chunks => "chunks",
+            Dataset::Queries => "queries",
+            Dataset::TextVectors => "vectors/text",
+            Dataset::QueryVectors => "vectors/queries",
+            Dataset::Quarantine => "quarantine",
+        }
+    }
+
+    /// File below `schemas/`.
+    pub fn schema_file(self) -> String {
+        format!("{}.json", self.folder().replace('/', "_"))
+    }
+
+    pub fn part(self, generation: &Path, shard: usize) -> PathBuf {
+        generation.join(self.folder()).join(format!("part-{shard:05}.parquet"))
+    }
+
+    /// The parts there are, in order of shard.
+    pub fn parts(self, generation: &Path) -> Result<Vec<PathBuf>, StoreError> {
+        let folder = generation.join(self.folder());
+        if !folder.exists() {
+            return Ok(Vec::new());
+        }
+        let mut parts = Vec::new();
+        for entry in std::fs::read_dir(&folder).map_err(StoreError::io(&folder))? {
+            let path = entry.map_err(StoreError::io(&folder))?.path();
+            if path.extension().is_some_and(|e| e == "parquet") {
+                parts.push(path);
+            }
+        }
+        parts.sort();
+        Ok(parts)
+    }
+}
+
+/// Writes one part under a temporary name; [`finish`](PartWriter::finish) gives it its own.
+pub struct PartWriter {
+    path: PathBuf,
+    writer: ArrowWriter<File>,
+    rows: usize,
+}
+
+impl PartWriter {
+    pub fn create(path: &Path, schema: SchemaRef) -> Result<Self, StoreError> {
+        let folder = path.parent().unwrap_or(Path::new("."));
+        std::fs::create_dir_all(folder).map_err(StoreError::io(folder))?;
+        let temporary = temporary_name(path);
+        let file = File::create(&temporary).map_err(StoreError::io(&temporary))?;
+        let writer = ArrowWriter::try_new(file, schema, Some(properties())).map_err(StoreError::parquet(path))?;
+        Ok(Self { path: path.to_owned(), writer, rows: 0 })
+    }
+
+    pub fn write(&mut self, batch: &RecordBatch) -> Result<(), StoreError> {
+        self.rows += batch.num_rows();
+        self.writer.write(batch).map_err(StoreError::parquet(&self.path))
+    }
+
+    /// Bytes written and buffered so far.
+    pub fn bytes(&self) -> usize {
+        self.writer.bytes_written() + self.writer.in_progress_size()
+    }
+
+    pub fn finish(mut self) -> Result<usize, StoreError> {
+        self.writer.finish().map_err(StoreError::parquet(&self.path))?;
+        let temporary = temporary_name(&self.path);
+        self.writer.inner().sync_all().map_err(StoreError::io(&temporary))?;
+        rename(&temporary, &self.path)?;
+        Ok(self.rows)
+    }
+}
+
+/// `created_by` is fixed, so that the bytes depend on the rows alone. Vectors neither compress nor have useful
+/// statistics or dictionaries.
+fn properties() -> WriterProperties {
+    let mut builder = WriterProperties::builder()
+        .set_created_by("intendex".into())
+        .set_compression(Compression::ZSTD(ZstdLevel::default()));
+    for column in ["vector.list.item", "vector.list.element"] {
+        builder = builder
+            .set_column_compression(ColumnPath::from(split(column)), Compression::UNCOMPRESSED)
+            .set_column_dictionary_enabled(ColumnPath::from(split(column)), false)
+            .set_column_statistics_enabled(ColumnPath::from(split(column)), EnabledStatistics::None);
+    }
+    builder.build()
+}
+
+fn split(path: &str) -> Vec<String> {
+    path.split('.').map(str::to_owned).collect()
+}
+
+/// Streams the batches of one part.
+pub fn read_part(path: &Path) -> Result<ParquetRecordBatchReader, StoreError> {
+    let file = File::open(path).map_err(StoreError::io(path))?;
+    ParquetRecordBatchReaderBuilder::try_new(file)
+        .and_then(|b| b.with_batch_size(BATCH_ROWS).build())
+        .map_err(StoreError::parquet(path))
+}
+
+/// Rows of one part, from its footer.
+pub fn count_rows(path: &Path) -> Result<usize, StoreError> {
+    let file = File::open(path).map_err(StoreError::io(path))?;
+    let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(StoreError::parquet(path))?;
+    Ok(builder.metadata().file_metadata().num_rows() as usize)
+}

@@ -1,0 +1,218 @@
+//! The output folder: who may write it, the generation being built, and the atomic step that publishes it.
+
+use std::{
+    fs::{self, File, TryLockError},
+    io::{Read, Seek, Write},
+    path::{Path, PathBuf},
+};
+
+use super::{Manifest, StoreError, progress::Journal, read_json, rename, replace};
+
+const GENERATIONS: &str = "generations";
+const BUILDING: &str = "building";
+
+/// An output folder.
+#[derive(Debug)]
+pub struct Output {
+    root: PathBuf,
+}
+
+/// The only writer of an output folder, and the generation it is building. The operating system releases the
+/// lock when the process ends, however it ends.
+#[derive(Debug)]
+pub struct Building {
+    output: Output,
+    _lock: File,
+    plan: String,
+    pub journal: Journal,
+}
+
+impl Output {
+    pub fn new(root: &Path) -> Self {
+        Self { root: root.to_owned() }
+    }
+
+    /// The published generation's number and folder.
+    pub fn current(&self) -> Result<(u64, PathBuf), StoreError> {
+        let path = self.root.join("CURRENT");
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                let message = "no published index here; run `intendex build` first".to_owned();
+                return Err(StoreError::Invalid { path: self.root.clone(), message });
+            }
+            Err(e) => return Err(StoreError::io(&path)(e)),
+        };
+        let number = text.trim().parse().map_err(|_| StoreError::Invalid {
+            path: path.clone(),
+            message: format!("`{}` is not a generation's number", text.trim()),
+        })?;
+        Ok((number, self.root.join(GENERATIONS).join(text.trim())))
+    }
+
+    /// Takes the lock and opens the generation being built: the interrupted one if it was for the same plan (and
+    /// `restart` is off), else an empty one.
+    pub fn build(self, job: &str, plan: &str, restart: bool) -> Result<Building, StoreError> {
+        self.check_owner(job)?;
+        let folder = self.root.join(GENERATIONS).join(BUILDING);
+        fs::create_dir_all(&folder).map_err(StoreError::io(&folder))?;
+        let lock = self.lock()?;
+        let owner = self.root.join("JOB");
+        replace(&owner, |file| writeln!(file, "{job}").map_err(StoreError::io(&owner)))?;
+        let journal_path = folder.join("journal.ndjson");
+        let resumed = if restart { None } else { Journal::resume(&journal_path, plan)? };
+        let journal = match resumed {
+            Some(journal) => journal,
+            None => {
+                fs::remove_dir_all(&folder).map_err(StoreError::io(&folder))?;
+                fs::create_dir_all(&folder).map_err(StoreError::io(&folder))?;
+                Journal::create(&journal_path, plan)?
+            }
+        };
+        Ok(Building { output: self, _lock: lock, plan: plan.to_owned(), journal })
+    }
+
+    /// Refuses a folder that holds something else, or the output of a job of another name.
+    fn check_owner(&self, job: &str) -> Result<(), StoreError> {
+        match fs::read_to_string(self.root.join("JOB")) {
+            Ok(owner) if owner.trim() == job => Ok(()),
+            Ok(owner) => Err(StoreError::OtherJob {
+                path: self.root.clone(),
+                owner: owner.trim().into(),
+                job: job.into(),
+            }),
+            Err(_) if self.is_empty()? => Ok(()),
+            Err(_) => Err(StoreError::Invalid {
+                path: self.root.clone(),
+                message: "holds files that Intendex did not write; choose an empty or new folder as output.path".into(),
+            }),
+        }
+    }
+
+    /// Nothing here but what a run killed in its first moments leaves.
+    fn is_empty(&self) -> Result<bool, StoreError> {
+        let entries = match fs::read_dir(&self.root) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(true),
+            entries => entries.map_err(StoreError::io(&self.root))?,
+        };
+        for entry in entries {
+            let name = entry.map_err(StoreError::io(&self.root))?.file_name();
+            if name != "LOCK" && name != GENERATIONS && name != "JOB.tmp" {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn lock(&self) -> Result<File, StoreError> {
+        let path = self.root.join("LOCK");
+        let mut file = File::options()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path)
+            .map_err(StoreError::io(&path))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::Error(e)) => return Err(StoreError::io(&path)(e)),
+            Err(TryLockError::WouldBlock) => {
+                let mut holder = String::new();
+                let _ = file.read_to_string(&mut holder);
+                return Err(StoreError::Locked { path: self.root.clone(), holder: holder.trim().into() });
+            }
+        }
+        let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        file.set_len(0)
+            .and_then(|()| file.rewind())
+            .and_then(|()| write!(file, "pid {} on {}", std::process::id(), host.trim()))
+            .map_err(StoreError::io(&path))?;
+        Ok(file)
+    }
+
+    fn generations(&self) -> Result<Vec<u64>, StoreError> {
+        let folder = self.root.join(GENERATIONS);
+        let mut numbers = Vec::new();
+        for entry in fs::read_dir(&folder).map_err(StoreError::io(&folder))? {
+            let name = entry.map_err(StoreError::io(&folder))?.file_name();
+            numbers.extend(name.to_str().and_then(|n| n.parse::<u64>().ok()));
+        }
+        numbers.sort_unstable();
+        Ok(numbers)
+    }
+}
+
+impl Building {
+    /// Folder of the generation being built.
+    pub fn folder(&self) -> PathBuf {
+        self.output.root.join(GENERATIONS).join(BUILDING)
+    }
+
+    /// A run killed between naming its generation and pointing `CURRENT` at it left nothing else to do.
+    pub fn publish_finished(&self) -> Result<Option<u64>, StoreError> {
+        let current = self.output.current().map_or(0, |(number, _)| number);
+        let Some(&last) = self.output.generations()?.last() else { return Ok(None) };
+        if last <= current {
+            return Ok(None);
+        }
+        let manifest = self.output.root.join(GENERATIONS).join(last.to_string()).join("manifest.json");
+        match read_json::<Manifest>(&manifest) {
+            Ok(manifest) if manifest.plan == self.plan => self.point_current_at(last).map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    /// Gives the finished generation its number and points `CURRENT` at it. Readers see the old generation or the
+    /// new one, never a part of either.
+    pub fn publish(self) -> Result<u64, StoreError> {
+        let number = self.output.generations()?.last().map_or(1, |last| last + 1);
+        let journal = self.folder().join("journal.ndjson");
+        fs::remove_file(&journal).map_err(StoreError::io(&journal))?;
+        rename(&self.folder(), &self.output.root.join(GENERATIONS).join(number.to_string()))?;
+        self.point_current_at(number)
+    }
+
+    fn point_current_at(&self, number: u64) -> Result<u64, StoreError> {
+        let path = self.output.root.join("CURRENT");
+        replace(&path, |file| writeln!(file, "{number}").map_err(StoreError::io(&path)))?;
+        Ok(number)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_writer_and_another_job_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("out");
+        let first = Output::new(&root).build("docs", "p", false).unwrap();
+        let second = Output::new(&root).build("docs", "p", false).unwrap_err();
+        assert!(matches!(&second, StoreError::Locked { holder, .. } if holder.starts_with("pid ")), "{second}");
+        drop(first);
+        let other = Output::new(&root).build("news", "p", false).unwrap_err();
+        assert!(other.to_string().contains("belongs to the job `docs`"), "{other}");
+    }
+
+    #[test]
+    fn a_folder_of_other_files_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("thesis.tex"), "x").unwrap();
+        let error = Output::new(folder.path()).build("docs", "p", false).unwrap_err();
+        assert!(error.to_string().contains("did not write"), "{error}");
+    }
+
+    #[test]
+    fn nothing_is_published_until_publish_and_then_the_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("out");
+        let building = Output::new(&root).build("docs", "p", false).unwrap();
+        fs::write(building.folder().join("x"), "1").unwrap();
+        assert!(Output::new(&root).current().is_err());
+        assert_eq!(building.publish().unwrap(), 1);
+        let (number, path) = Output::new(&root).current().unwrap();
+        assert_eq!((number, fs::read_to_string(path.join("x")).unwrap().as_str()), (1, "1"));
+        assert!(!path.join("journal.ndjson").exists());
+    }
+}

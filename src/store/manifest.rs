@@ -1,0 +1,155 @@
+//! manifest.json: what a published index is. run.json: what happened while it was built.
+
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    path::{Path, PathBuf},
+};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use walkdir::WalkDir;
+
+use super::{Dataset, StoreError, dataset, progress::Tally};
+use crate::model::ModelIdentity;
+
+pub const FORMAT: u32 = 1;
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Manifest {
+    /// Version of this file's format.
+    pub format: u32,
+    /// Version of the program that wrote it.
+    pub intendex: String,
+    /// Name of the job.
+    pub job: String,
+    /// Fingerprint of everything the datasets depend on: parameters, model files, corpus files, program.
+    pub plan: String,
+    /// Fingerprint of each stage.
+    pub stages: BTreeMap<String, String>,
+    /// The job as resolved, without secrets.
+    pub parameters: crate::job::Job,
+    pub embedder: ModelIdentity,
+    pub generator: Option<ModelIdentity>,
+    /// Length of a vector.
+    pub dim: usize,
+    pub datasets: BTreeMap<String, DatasetSummary>,
+    pub indexes: Indexes,
+    /// Every file of the generation but this one and run.json.
+    pub files: Vec<FileSummary>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct DatasetSummary {
+    pub parts: usize,
+    pub rows: u64,
+    pub determinism: Determinism,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Indexes {
+    /// Lowest `scores.gain` of a query that the indexes took; null: they took all.
+    pub query_threshold: Option<f32>,
+    pub queries_indexed: u64,
+    pub sparse: Option<IndexSummary>,
+    pub dense_text: Option<IndexSummary>,
+    pub dense_queries: Option<IndexSummary>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct IndexSummary {
+    pub rows: u64,
+    /// `tantivy`, or the FAISS factory string.
+    pub kind: String,
+    pub determinism: Determinism,
+}
+
+/// Whether the same job over the same corpus gives the same bytes, and why not.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Determinism {
+    pub reproducible: bool,
+    pub reason: Option<String>,
+}
+
+impl Determinism {
+    pub fn yes() -> Self {
+        Self { reproducible: true, reason: None }
+    }
+
+    pub fn no(reason: &str) -> Self {
+        Self { reproducible: false, reason: Some(reason.into()) }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct FileSummary {
+    /// Below the generation's folder, with `/`.
+    pub path: String,
+    pub bytes: u64,
+    pub blake3: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Run {
+    pub format: u32,
+    pub intendex: String,
+    pub job: String,
+    /// Unix time in seconds of this process; an earlier one that was killed is in the tallies alone.
+    pub started: u64,
+    pub seconds: f64,
+    pub stages: BTreeMap<String, Tally>,
+    pub quarantined: u64,
+    pub machine: Machine,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Machine {
+    pub threads: usize,
+    pub device: String,
+    pub peak_memory_bytes: Option<u64>,
+}
+
+impl DatasetSummary {
+    /// Counts a dataset from its parts' footers; None if the job has none of it.
+    pub fn of(dataset: Dataset, generation: &Path, determinism: Determinism) -> Result<Option<Self>, StoreError> {
+        let parts = dataset.parts(generation)?;
+        if parts.is_empty() {
+            return Ok(None);
+        }
+        let rows = parts.iter().try_fold(0, |sum, p| dataset::count_rows(p).map(|n| sum + n as u64))?;
+        Ok(Some(Self { parts: parts.len(), rows, determinism }))
+    }
+}
+
+/// Every file below a generation's folder with its size and hash, in order of path.
+pub fn files(generation: &Path) -> Result<Vec<FileSummary>, StoreError> {
+    let own = ["manifest.json", "run.json", "journal.ndjson"];
+    let mut files = Vec::new();
+    for entry in WalkDir::new(generation).sort_by_file_name() {
+        let entry = entry.map_err(|e| StoreError::Invalid { path: generation.into(), message: e.to_string() })?;
+        let relative = entry.path().strip_prefix(generation).unwrap_or(entry.path());
+        let name = relative.to_string_lossy().replace(std::path::MAIN_SEPARATOR, "/");
+        if entry.file_type().is_file() && !own.contains(&name.as_str()) {
+            files.push(FileSummary { path: name, bytes: size(entry.path())?, blake3: hash_file(entry.path())? });
+        }
+    }
+    Ok(files)
+}
+
+fn size(path: &Path) -> Result<u64, StoreError> {
+    std::fs::metadata(path).map(|m| m.len()).map_err(StoreError::io(path))
+}
+
+pub fn hash_file(path: &Path) -> Result<String, StoreError> {
+    let mut hasher = blake3::Hasher::new();
+    let file = File::open(path).map_err(StoreError::io(path))?;
+    hasher.update_reader(file).map_err(StoreError::io(path))?;
+    Ok(hasher.finalize().to_hex().to_string())
+}
+
+/// Highest resident memory of this process in bytes, where the system tells.
+pub fn peak_memory_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string(PathBuf::from("/proc/self/status")).ok()?;
+    let line = status.lines().find(|l| l.starts_with("VmHWM:"))?;
+    line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kib| kib * 1024)
+}

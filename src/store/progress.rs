@@ -1,0 +1,156 @@
+//! The journal of a run: one line per finished part, appended and synced, so that a killed run knows where it was.
+//! Appending keeps the cost of a record independent of how many there are.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{Read, Write},
+    path::{Path, PathBuf},
+    time::Instant,
+};
+
+use serde::{Deserialize, Serialize};
+
+use super::StoreError;
+
+/// What one part of a stage, or a whole stage, did.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Tally {
+    /// Rows written.
+    pub rows: u64,
+    /// Rows that went to quarantine.
+    pub failed: u64,
+    /// Tokens the stage's model read or wrote.
+    pub tokens: u64,
+    /// Inputs that were cut to fit a model, and the tokens they lost.
+    pub truncated_rows: u64,
+    pub truncated_tokens: u64,
+    /// Sentences longer than the cap, which were cut at token boundaries.
+    pub cut_sentences: u64,
+    /// Inputs a stage left alone by its settings (such as documents too long for intents).
+    pub skipped: u64,
+    pub seconds: f64,
+}
+
+impl Tally {
+    pub fn add(&mut self, other: &Tally) {
+        self.rows += other.rows;
+        self.failed += other.failed;
+        self.tokens += other.tokens;
+        self.truncated_rows += other.truncated_rows;
+        self.truncated_tokens += other.truncated_tokens;
+        self.cut_sentences += other.cut_sentences;
+        self.skipped += other.skipped;
+        self.seconds += other.seconds;
+    }
+
+    /// Runs `work` on this tally and adds the time it took.
+    pub fn timed<T, E>(&mut self, work: impl FnOnce(&mut Tally) -> Result<T, E>) -> Result<T, E> {
+        let start = Instant::now();
+        let result = work(self);
+        self.seconds += start.elapsed().as_secs_f64();
+        result
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Line {
+    stage: String,
+    /// None: the whole stage is done.
+    shard: Option<usize>,
+    tally: Tally,
+}
+
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct Header {
+    plan: String,
+}
+
+#[derive(Debug)]
+pub struct Journal {
+    path: PathBuf,
+    file: File,
+    lines: Vec<Line>,
+}
+
+impl Journal {
+    /// Starts a journal for the plan, in place of any other.
+    pub fn create(path: &Path, plan: &str) -> Result<Self, StoreError> {
+        let file = File::create(path).map_err(StoreError::io(path))?;
+        let mut journal = Self { path: path.to_owned(), file, lines: Vec::new() };
+        journal.append(&Header { plan: plan.to_owned() })?;
+        Ok(journal)
+    }
+
+    /// Opens the journal of an interrupted run, if it was for the same plan. A last line that was cut short by a
+    /// crash is dropped.
+    pub fn resume(path: &Path, plan: &str) -> Result<Option<Self>, StoreError> {
+        let Ok(mut file) = File::open(path) else { return Ok(None) };
+        let mut text = String::new();
+        if file.read_to_string(&mut text).is_err() {
+            return Ok(None);
+        }
+        let whole = text.rfind('\n').map_or(0, |end| end + 1);
+        let mut lines = text[..whole].lines();
+        let header = lines.next().and_then(|l| serde_json::from_str::<Header>(l).ok());
+        if header.is_none_or(|h| h.plan != plan) {
+            return Ok(None);
+        }
+        let Ok(lines) = lines.map(serde_json::from_str).collect::<Result<Vec<Line>, _>>() else { return Ok(None) };
+        let file = OpenOptions::new().append(true).open(path).map_err(StoreError::io(path))?;
+        file.set_len(whole as u64).map_err(StoreError::io(path))?;
+        Ok(Some(Self { path: path.to_owned(), file, lines }))
+    }
+
+    pub fn is_done(&self, stage: &str, shard: Option<usize>) -> bool {
+        self.lines.iter().any(|l| l.stage == stage && l.shard == shard)
+    }
+
+    /// Shards of a stage that are done.
+    pub fn shards(&self, stage: &str) -> usize {
+        self.lines.iter().filter(|l| l.stage == stage && l.shard.is_some()).count()
+    }
+
+    pub fn record(&mut self, stage: &str, shard: Option<usize>, tally: Tally) -> Result<(), StoreError> {
+        let line = Line { stage: stage.to_owned(), shard, tally };
+        self.append(&line)?;
+        self.lines.push(line);
+        Ok(())
+    }
+
+    /// The sum of a stage's records.
+    pub fn total(&self, stage: &str) -> Tally {
+        let mut total = Tally::default();
+        self.lines.iter().filter(|l| l.stage == stage).for_each(|l| total.add(&l.tally));
+        total
+    }
+
+    fn append<T: Serialize>(&mut self, value: &T) -> Result<(), StoreError> {
+        let invalid = |e: serde_json::Error| StoreError::Invalid { path: self.path.clone(), message: e.to_string() };
+        let mut line = serde_json::to_vec(value).map_err(invalid)?;
+        line.push(b'\n');
+        self.file.write_all(&line).and_then(|()| self.file.sync_data()).map_err(StoreError::io(&self.path))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn resumes_after_a_torn_line_and_only_for_the_same_plan() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal.ndjson");
+        let mut journal = Journal::create(&path, "a").unwrap();
+        journal.record("chunks", Some(0), Tally { rows: 7, ..Tally::default() }).unwrap();
+        drop(journal);
+        OpenOptions::new().append(true).open(&path).unwrap().write_all(b"{\"stage\":\"chu").unwrap();
+
+        assert!(Journal::resume(&path, "b").unwrap().is_none());
+        let mut journal = Journal::resume(&path, "a").unwrap().unwrap();
+        assert!(journal.is_done("chunks", Some(0)) && !journal.is_done("chunks", Some(1)));
+        journal.record("chunks", Some(1), Tally { rows: 5, ..Tally::default() }).unwrap();
+        drop(journal);
+        let journal = Journal::resume(&path, "a").unwrap().unwrap();
+        assert_eq!((journal.shards("chunks"), journal.total("chunks").rows), (2, 12));
+    }
+}
