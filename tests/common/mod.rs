@@ -1,0 +1,141 @@
+//! What the black-box tests share: corpora on disk, job files, the program, and models small enough to make here.
+
+#![allow(dead_code)]
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Output,
+    sync::Arc,
+};
+
+use arrow::{
+    array::{ArrayRef, RecordBatch, StringArray},
+    datatypes::{DataType, Field, Schema},
+};
+use assert_cmd::Command;
+use parquet::arrow::{ArrowWriter, arrow_reader::ParquetRecordBatchReaderBuilder};
+use tempfile::TempDir;
+
+/// A folder with a corpus, a job file and tiny models.
+pub struct Place {
+    folder: TempDir,
+}
+
+/// id, title, text; None is null.
+pub type Row<'a> = (Option<&'a str>, Option<&'a str>, Option<&'a str>);
+
+pub fn row<'a>(id: &'a str, title: &'a str, text: &'a str) -> Row<'a> {
+    (Some(id), Some(title), Some(text))
+}
+
+pub fn documents() -> Vec<Row<'static>> {
+    vec![
+        row("tides", "Tides", "Tides are caused by the Moon. The Sun helps a little. Spring tides come at full moon.\n\nNeap tides are weak. They come at half moon."),
+        row("bread", "Bread", "# Dough\n\nFlour and water make dough. Salt slows the yeast.\n\n# Baking\n\nBake the loaf for forty minutes. The crust turns brown."),
+        row("unicode", "Ünïcode", "Der Fluß heißt Spree. 東京は日本の首都です。人口は多い。 Émile naquit à Paris 🎉. C’était en 1840."),
+        row("code", "Code", "Run the tests first.\n\n```sh\ncargo test\ncargo build\n```\n\n- one item\n- another item\n\n| a | b |\n|---|---|\n| 1 | 2 |\n"),
+    ]
+}
+
+impl Place {
+    pub fn new(rows: &[Row]) -> Self {
+        let place = Self { folder: tempfile::tempdir().unwrap() };
+        write_corpus(&place.path("corpus.parquet"), rows);
+        intendex::model::tiny::write_bert(&place.path("bert")).unwrap();
+        intendex::model::tiny::write_qwen2(&place.path("qwen2.gguf")).unwrap();
+        place.write_job("");
+        place
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Writes job.toml: everything on, with `more` (whole tables) at the end.
+    pub fn write_job(&self, more: &str) {
+        let job = format!(
+            "version = 1\nname = \"test\"\n[corpus]\npath = \"corpus.parquet\"\ntitle = \"title\"\n[output]\npath = \"out\"\n\
+             [models]\noffline = true\ndevice = \"cpu\"\n[models.embedder]\nmodel = \"bert\"\n\
+             [models.generator]\nmodel = \"qwen2.gguf\"\n{more}\n"
+        );
+        fs::write(self.path("job.toml"), job).unwrap();
+    }
+
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::cargo_bin("intendex").unwrap();
+        command.current_dir(self.folder.path()).args(arguments);
+        command
+    }
+
+    pub fn run(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().unwrap()
+    }
+
+    pub fn build(&self, more: &[&str]) -> Output {
+        self.run(&[&["build", "job.toml"], more].concat())
+    }
+
+    /// Builds, and panics with what the program said unless it ended with `code`.
+    pub fn build_expecting(&self, code: i32, more: &[&str]) -> String {
+        let output = self.build(more);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(code), "{said}");
+        said
+    }
+
+    pub fn generation(&self, n: u64) -> PathBuf {
+        self.path("out").join("generations").join(n.to_string())
+    }
+
+    pub fn current(&self) -> Option<String> {
+        fs::read_to_string(self.path("out/CURRENT")).ok().map(|s| s.trim().to_owned())
+    }
+}
+
+pub fn write_corpus(path: &Path, rows: &[Row]) {
+    let schema = Arc::new(Schema::new(vec![
+        Field::new("doc_id", DataType::Utf8, true),
+        Field::new("title", DataType::Utf8, true),
+        Field::new("text", DataType::Utf8, true),
+    ]));
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(StringArray::from_iter(rows.iter().map(|r| r.0))),
+        Arc::new(StringArray::from_iter(rows.iter().map(|r| r.1))),
+        Arc::new(StringArray::from_iter(rows.iter().map(|r| r.2))),
+    ];
+    let batch = RecordBatch::try_new(schema.clone(), columns).unwrap();
+    let mut writer = ArrowWriter::try_new(fs::File::create(path).unwrap(), schema, None).unwrap();
+    writer.write(&batch).unwrap();
+    writer.close().unwrap();
+}
+
+/// All rows of a dataset, its parts in order.
+pub fn read(generation: &Path, dataset: &str) -> RecordBatch {
+    let mut parts: Vec<_> = fs::read_dir(generation.join(dataset)).unwrap().map(|e| e.unwrap().path()).collect();
+    parts.retain(|p| p.extension().is_some_and(|e| e == "parquet"));
+    parts.sort();
+    let mut batches = Vec::new();
+    for part in parts {
+        let reader = ParquetRecordBatchReaderBuilder::try_new(fs::File::open(part).unwrap()).unwrap();
+        batches.extend(reader.build().unwrap().map(Result::unwrap));
+    }
+    arrow::compute::concat_batches(&batches[0].schema(), &batches).unwrap()
+}
+
+pub fn texts(batch: &RecordBatch, column: &str) -> Vec<String> {
+    use arrow::array::AsArray;
+    let column = batch.column_by_name(column).unwrap_or_else(|| panic!("no column {column}"));
+    column.as_string::<i32>().iter().map(|t| t.unwrap_or("").to_owned()).collect()
+}
+
+/// Every Parquet file below a folder, by its path, with its bytes.
+pub fn parquet_files(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    walkdir::WalkDir::new(folder)
+        .sort_by_file_name()
+        .into_iter()
+        .map(Result::unwrap)
+        .filter(|e| e.path().extension().is_some_and(|e| e == "parquet"))
+        .map(|e| (e.path().strip_prefix(folder).unwrap().to_owned(), fs::read(e.path()).unwrap()))
+        .collect()
+}
