@@ -1,5 +1,8 @@
-use super::*;
 use proptest::prelude::*;
+use tempfile::TempDir;
+
+use super::writer::PART_BYTES;
+use super::*;
 
 const WEIGHTS: SparseWeights = SparseWeights {
     title: 0.5,
