@@ -1,1 +1,14 @@
-//! TODO
+//! The indexes over one set of chunks: sparse (Tantivy, also exported as CIFF) and dense (FAISS).
+
+pub mod analyzer;
+pub mod ciff;
+pub mod dense;
+pub mod ids;
+pub mod sparse;
+
+pub use ciff::{CiffSummary, export_ciff};
+pub use dense::{DenseError, DenseIndex, DenseSummary, DenseWriter};
+pub use ids::Ids;
+pub use sparse::{
+    SparseDocument, SparseError, SparseHit, SparseIndex, SparseSummary, SparseWeights, SparseWriter,
+};

@@ -1,0 +1,279 @@
+//! The sparse index: a Tantivy directory that Tantivy's own packages open.
+//!
+//! One document per chunk, in the order added, in one segment, so that document number i is row i of the chunks.
+//! `title`, `text` and `queries` are separate fields with their own lengths and statistics; only the two ids are
+//! stored, as the texts are in the Parquet datasets. Segment names are random, so the files differ between builds
+//! that answer alike.
+
+mod writer;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use tantivy::collector::TopDocs;
+use tantivy::query::{BooleanQuery, BoostQuery, Occur, Query, TermQuery};
+use tantivy::schema::{
+    Field, FieldType, IndexRecordOption, STORED, STRING, Schema, TextFieldIndexing, TextOptions,
+    Value,
+};
+use tantivy::tokenizer::TextAnalyzer;
+use tantivy::{DocAddress, Index, ReloadPolicy, Searcher, TantivyDocument, TantivyError, Term};
+
+use super::analyzer;
+use crate::job::spec::SparseLanguage;
+pub use writer::SparseWriter;
+
+/// What the index takes of one chunk.
+#[derive(Debug, Clone, Copy)]
+pub struct SparseDocument<'a> {
+    pub chunk_id: &'a str,
+    pub doc_id: &'a str,
+    pub title: Option<&'a str>,
+    pub text: &'a str,
+    /// The generated queries selected for the index.
+    pub queries: &'a [&'a str],
+}
+
+/// What was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SparseSummary {
+    pub documents: u64,
+}
+
+/// Factors of the fields' BM25 scores; a field with 0 is not searched.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct SparseWeights {
+    pub title: f32,
+    pub text: f32,
+    pub queries: f32,
+}
+
+/// A document number (the row of its chunk) and its score.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct SparseHit {
+    pub row: u32,
+    pub score: f32,
+}
+
+/// One clause of a search: the score of a document is the sum over clauses of `boost` × BM25 of the term.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+pub struct QueryTerm {
+    pub field: &'static str,
+    pub term: String,
+    /// The field's weight times how often the query has the term.
+    pub boost: f32,
+}
+
+/// The three searched fields, in the order in which [`SparseWeights`] has them.
+const SEARCHED: [&str; 3] = ["title", "text", "queries"];
+
+fn schema(language: SparseLanguage) -> Schema {
+    let mut builder = Schema::builder();
+    builder.add_text_field("chunk_id", STRING | STORED);
+    builder.add_text_field("doc_id", STRING | STORED);
+    let indexing = TextFieldIndexing::default()
+        .set_tokenizer(analyzer::name(language))
+        .set_index_option(IndexRecordOption::WithFreqsAndPositions);
+    for name in SEARCHED {
+        builder.add_text_field(
+            name,
+            TextOptions::default().set_indexing_options(indexing.clone()),
+        );
+    }
+    builder.build()
+}
+
+/// A sparse index open for search.
+pub struct SparseIndex {
+    dir: PathBuf,
+    searcher: Searcher,
+    /// Of queries, then of the index; the latter for queries that have stop words only.
+    analyzers: Vec<TextAnalyzer>,
+}
+
+impl SparseIndex {
+    pub fn open(dir: &Path) -> Result<Self, SparseError> {
+        let mut index = Index::open_in_dir(dir).map_err(in_dir(dir))?;
+        index.set_tokenizers(analyzer::tokenizers());
+        let reader = index
+            .reader_builder()
+            .reload_policy(ReloadPolicy::Manual)
+            .try_into();
+        let searcher = reader.map_err(in_dir(dir))?.searcher();
+        let segments = searcher.segment_readers().len();
+        if segments > 1 {
+            return Err(SparseError::Segments {
+                path: dir.to_owned(),
+                segments,
+            });
+        }
+        let text = index.schema().get_field("text").map_err(in_dir(dir))?;
+        let of_index = index.tokenizer_for_field(text).map_err(in_dir(dir))?;
+        let of_queries = tokenizer_name(&index.schema(), text)
+            .and_then(|name| analyzer::without_stop_words(&name));
+        let analyzers = of_queries.into_iter().chain([of_index]).collect();
+        Ok(Self {
+            dir: dir.to_owned(),
+            searcher,
+            analyzers,
+        })
+    }
+
+    /// Documents in the index.
+    pub fn len(&self) -> u64 {
+        self.searcher.num_docs()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The clauses of a search, by field and term. Words only: no character of `query` is syntax.
+    pub fn terms(&self, query: &str, weights: SparseWeights) -> Vec<QueryTerm> {
+        let words = self
+            .analyzers
+            .iter()
+            .map(|analyzer| analyzer::terms(&mut analyzer.clone(), query));
+        let words = words
+            .into_iter()
+            .find(|words| !words.is_empty())
+            .unwrap_or_default();
+        let mut counts: BTreeMap<String, f32> = BTreeMap::new();
+        for word in words {
+            *counts.entry(word).or_default() += 1.0;
+        }
+        let fields = SEARCHED
+            .into_iter()
+            .zip([weights.title, weights.text, weights.queries]);
+        let clause = |(field, weight): (&'static str, f32)| {
+            counts.iter().map(move |(term, count)| QueryTerm {
+                field,
+                term: term.clone(),
+                boost: weight * count,
+            })
+        };
+        fields
+            .filter(|(_, weight)| *weight != 0.0)
+            .flat_map(clause)
+            .collect()
+    }
+
+    /// The best `k` documents, score descending; of equal scores the earlier document first.
+    ///
+    /// The score is Σ over fields of weight × BM25 (k1 = 1.2, b = 0.75, the field's own statistics).
+    pub fn search(
+        &self,
+        query: &str,
+        k: usize,
+        weights: SparseWeights,
+    ) -> Result<Vec<SparseHit>, SparseError> {
+        let clauses = self
+            .terms(query, weights)
+            .into_iter()
+            .map(|clause| self.clause(clause));
+        let clauses = clauses.collect::<Result<Vec<_>, _>>()?;
+        if clauses.is_empty() || k == 0 {
+            return Ok(Vec::new());
+        }
+        let collector = TopDocs::with_limit(k).order_by_score();
+        let found = self
+            .searcher
+            .search(&BooleanQuery::new(clauses), &collector)
+            .map_err(in_dir(&self.dir))?;
+        let mut hits: Vec<SparseHit> = found
+            .into_iter()
+            .map(|(score, address)| SparseHit {
+                row: address.doc_id,
+                score,
+            })
+            .collect();
+        hits.sort_by(|a, b| b.score.total_cmp(&a.score).then(a.row.cmp(&b.row)));
+        Ok(hits)
+    }
+
+    fn clause(&self, clause: QueryTerm) -> Result<(Occur, Box<dyn Query>), SparseError> {
+        let field = self.field(clause.field)?;
+        let term = TermQuery::new(
+            Term::from_field_text(field, &clause.term),
+            IndexRecordOption::WithFreqs,
+        );
+        Ok((
+            Occur::Should,
+            Box::new(BoostQuery::new(Box::new(term), clause.boost)),
+        ))
+    }
+
+    /// The chunk id and document id of a row.
+    pub fn ids(&self, row: u32) -> Result<(String, String), SparseError> {
+        let document: TantivyDocument = self
+            .searcher
+            .doc(DocAddress::new(0, row))
+            .map_err(in_dir(&self.dir))?;
+        let stored = |name: &'static str| {
+            let value = document
+                .get_first(self.field(name)?)
+                .and_then(|value| value.as_str().map(str::to_owned));
+            value.ok_or_else(|| SparseError::NoId {
+                path: self.dir.clone(),
+                row,
+                field: name,
+            })
+        };
+        Ok((stored("chunk_id")?, stored("doc_id")?))
+    }
+
+    fn field(&self, name: &str) -> Result<Field, SparseError> {
+        self.searcher
+            .schema()
+            .get_field(name)
+            .map_err(in_dir(&self.dir))
+    }
+
+    pub(super) fn searcher(&self) -> &Searcher {
+        &self.searcher
+    }
+}
+
+fn tokenizer_name(schema: &Schema, field: Field) -> Option<String> {
+    match schema.get_field_entry(field).field_type() {
+        FieldType::Str(options) => options
+            .get_indexing_options()
+            .map(|o| o.tokenizer().to_owned()),
+        _ => None,
+    }
+}
+
+fn in_dir(path: &Path) -> impl FnOnce(TantivyError) -> SparseError {
+    let path = path.to_owned();
+    move |source| SparseError::Tantivy {
+        path,
+        source: Box::new(source),
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum SparseError {
+    #[error("sparse index {}: {source}", path.display())]
+    Tantivy {
+        path: PathBuf,
+        source: Box<TantivyError>,
+    },
+    #[error("sparse index {}: {source}", path.display())]
+    File {
+        path: PathBuf,
+        source: std::io::Error,
+    },
+    #[error("sparse index {}: the folder is not empty; remove it to build again", path.display())]
+    NotEmpty { path: PathBuf },
+    #[error("sparse index {}: it has {segments} segments where one was published; build it again", path.display())]
+    Segments { path: PathBuf, segments: usize },
+    #[error("sparse index {}: document {row} has no {field}; build it again", path.display())]
+    NoId {
+        path: PathBuf,
+        row: u32,
+        field: &'static str,
+    },
+}
+
+#[cfg(test)]
+mod tests;

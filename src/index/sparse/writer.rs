@@ -1,0 +1,138 @@
+//! Building a sparse index in bounded memory.
+
+use std::path::{Path, PathBuf};
+
+use tantivy::directory::MmapDirectory;
+use tantivy::indexer::merge_indices;
+use tantivy::schema::Schema;
+use tantivy::{Index, SingleSegmentIndexWriter, TantivyDocument};
+use tempfile::TempDir;
+
+use super::{SparseDocument, SparseError, SparseSummary, in_dir, schema};
+use crate::index::analyzer;
+use crate::job::spec::SparseLanguage;
+
+/// A part is written to disk once its postings take this much memory.
+pub(super) const PART_BYTES: usize = 256 << 20;
+
+/// Writes a sparse index. Memory is bounded: parts of 256 MiB of postings are written as segments of their own and
+/// merged, in order, at the end.
+pub struct SparseWriter {
+    dir: PathBuf,
+    schema: Schema,
+    parts_dir: TempDir,
+    parts: Vec<Index>,
+    current: SingleSegmentIndexWriter,
+    part_bytes: usize,
+    documents: u64,
+}
+
+impl SparseWriter {
+    /// Starts an index in the folder `dir`, which is created and must be empty. Parts are kept beside it meanwhile.
+    pub fn create(dir: &Path, language: SparseLanguage) -> Result<Self, SparseError> {
+        Self::with_part_bytes(dir, language, PART_BYTES)
+    }
+
+    pub(super) fn with_part_bytes(
+        dir: &Path,
+        language: SparseLanguage,
+        part_bytes: usize,
+    ) -> Result<Self, SparseError> {
+        let file = |source| SparseError::File {
+            path: dir.to_owned(),
+            source,
+        };
+        std::fs::create_dir_all(dir).map_err(file)?;
+        if std::fs::read_dir(dir).map_err(file)?.next().is_some() {
+            return Err(SparseError::NotEmpty {
+                path: dir.to_owned(),
+            });
+        }
+        let beside = dir.parent().unwrap_or(dir);
+        let parts_dir = tempfile::Builder::new()
+            .prefix(".sparse-")
+            .tempdir_in(beside)
+            .map_err(file)?;
+        let schema = schema(language);
+        let current = new_part(dir, &schema, &parts_dir, 0)?;
+        Ok(Self {
+            dir: dir.to_owned(),
+            schema,
+            parts_dir,
+            parts: Vec::new(),
+            current,
+            part_bytes,
+            documents: 0,
+        })
+    }
+
+    /// Adds the next chunk.
+    pub fn add(&mut self, chunk: SparseDocument<'_>) -> Result<(), SparseError> {
+        if self.current.mem_usage() > self.part_bytes {
+            let next = new_part(
+                &self.dir,
+                &self.schema,
+                &self.parts_dir,
+                self.parts.len() + 1,
+            )?;
+            let full = std::mem::replace(&mut self.current, next);
+            self.parts.push(full.finalize().map_err(in_dir(&self.dir))?);
+        }
+        let ids = [("chunk_id", chunk.chunk_id), ("doc_id", chunk.doc_id)];
+        let texts = [("text", chunk.text)]
+            .into_iter()
+            .chain(chunk.title.map(|title| ("title", title)));
+        let queries = chunk.queries.iter().map(|query| ("queries", *query));
+        let mut document = TantivyDocument::new();
+        for (name, value) in ids.into_iter().chain(texts).chain(queries) {
+            document.add_text(
+                self.schema.get_field(name).map_err(in_dir(&self.dir))?,
+                value,
+            );
+        }
+        self.current
+            .add_document(document)
+            .map_err(in_dir(&self.dir))?;
+        self.documents += 1;
+        Ok(())
+    }
+
+    /// Writes the one segment and `meta.json`.
+    pub fn finish(self) -> Result<SparseSummary, SparseError> {
+        let Self {
+            dir,
+            parts_dir,
+            mut parts,
+            current,
+            documents,
+            ..
+        } = self;
+        parts.push(current.finalize().map_err(in_dir(&dir))?);
+        let target = MmapDirectory::open(&dir).map_err(|e| in_dir(&dir)(e.into()))?;
+        merge_indices(&parts, target).map_err(in_dir(&dir))?;
+        drop(parts);
+        parts_dir
+            .close()
+            .map_err(|source| SparseError::File { path: dir, source })?;
+        Ok(SparseSummary { documents })
+    }
+}
+
+fn new_part(
+    dir: &Path,
+    schema: &Schema,
+    parts_dir: &TempDir,
+    number: usize,
+) -> Result<SingleSegmentIndexWriter, SparseError> {
+    let path = parts_dir.path().join(number.to_string());
+    std::fs::create_dir(&path).map_err(|source| SparseError::File {
+        path: path.clone(),
+        source,
+    })?;
+    let directory = MmapDirectory::open(&path).map_err(|e| in_dir(dir)(e.into()))?;
+    Index::builder()
+        .schema(schema.clone())
+        .tokenizers(analyzer::tokenizers())
+        .single_segment_index_writer(directory, PART_BYTES)
+        .map_err(in_dir(dir))
+}

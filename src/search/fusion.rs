@@ -1,0 +1,162 @@
+//! How scores of several sources become one ranking.
+//!
+//! Dense: text and queries of a chunk are two cosines, s = (1−α)·cos(q, text) + α·max_i cos(q, query_i). A chunk
+//! without queries has no second cosine; its text cosine stands in, so that α neither rewards nor punishes it.
+//!
+//! Hybrid: the weighted sum of per-query min-max normalised scores, or of reciprocal ranks. A candidate that one
+//! list lacks has that list's least score, which is 0 after normalising, and no reciprocal rank from it.
+//!
+//! Documents: by their best chunk (MaxP).
+
+use std::collections::{BTreeMap, HashSet};
+
+/// How the sparse and the dense list become one.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Fusion {
+    /// Weighted sum of min-max normalised scores.
+    #[default]
+    Scores,
+    /// Weighted sum of 1/(60 + rank) (Cormack, Clarke, Büttcher, SIGIR 2009).
+    ReciprocalRanks,
+}
+
+/// The constant of reciprocal rank fusion.
+const RANK_OFFSET: f32 = 60.0;
+
+/// The dense score of a chunk from its two cosines; `alpha` is the queries' share.
+pub fn dense_score(text: f32, best_query: Option<f32>, alpha: f32) -> f32 {
+    (1.0 - alpha) * text + alpha * best_query.unwrap_or(text)
+}
+
+/// Fuses two lists of (id, score), each best first. `dense_weight` is the dense list's share, from 0 to 1. Returns
+/// (id, score), best first, of equal scores in the order of the ids' bytes.
+pub fn fuse(
+    sparse: &[(String, f32)],
+    dense: &[(String, f32)],
+    fusion: Fusion,
+    dense_weight: f32,
+) -> Vec<(String, f32)> {
+    let mut fused: BTreeMap<&str, f32> = BTreeMap::new();
+    for (list, weight) in [(sparse, 1.0 - dense_weight), (dense, dense_weight)] {
+        let parts = match fusion {
+            Fusion::Scores => min_max(list),
+            Fusion::ReciprocalRanks => (1..=list.len())
+                .map(|rank| 1.0 / (RANK_OFFSET + rank as f32))
+                .collect(),
+        };
+        for ((id, _), part) in list.iter().zip(parts) {
+            *fused.entry(id).or_default() += weight * part;
+        }
+    }
+    let mut fused: Vec<(String, f32)> = fused
+        .into_iter()
+        .map(|(id, score)| (id.to_owned(), score))
+        .collect();
+    fused.sort_by(|a, b| b.1.total_cmp(&a.1));
+    fused
+}
+
+/// Scores scaled to 0…1; all 1 when they are equal.
+fn min_max(list: &[(String, f32)]) -> Vec<f32> {
+    let least = list
+        .iter()
+        .map(|(_, score)| *score)
+        .fold(f32::INFINITY, f32::min);
+    let most = list
+        .iter()
+        .map(|(_, score)| *score)
+        .fold(f32::NEG_INFINITY, f32::max);
+    let scale = |score: f32| {
+        if most > least {
+            (score - least) / (most - least)
+        } else {
+            1.0
+        }
+    };
+    list.iter().map(|(_, score)| scale(*score)).collect()
+}
+
+/// Keeps the first result of each document: with results best first, its best chunk.
+pub fn best_of_each<T>(results: Vec<T>, document: impl Fn(&T) -> &str) -> Vec<T> {
+    let mut seen = HashSet::new();
+    results
+        .into_iter()
+        .filter(|result| seen.insert(document(result).to_owned()))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn list(items: &[(&str, f32)]) -> Vec<(String, f32)> {
+        items
+            .iter()
+            .map(|(id, score)| ((*id).to_owned(), *score))
+            .collect()
+    }
+
+    #[test]
+    fn dense_score_is_the_weighted_sum_of_text_and_best_query() {
+        assert_eq!(dense_score(0.4, Some(0.8), 0.25), 0.5);
+        assert_eq!(dense_score(0.4, None, 0.25), 0.4);
+    }
+
+    #[test]
+    fn scores_are_normalised_per_list_and_missing_ones_are_the_least() {
+        let sparse = list(&[("a", 30.0), ("b", 20.0), ("c", 10.0)]);
+        let dense = list(&[("c", 0.9), ("d", 0.8), ("b", 0.7)]);
+        let fused = fuse(&sparse, &dense, Fusion::Scores, 0.4);
+        assert_eq!(
+            fused.iter().map(|(id, _)| id.as_str()).collect::<Vec<_>>(),
+            ["a", "c", "b", "d"]
+        );
+        let expected = [0.6, 0.4, 0.3, 0.2];
+        assert!(
+            fused
+                .iter()
+                .zip(expected)
+                .all(|((_, score), e)| (score - e).abs() < 1e-6),
+            "{fused:?}"
+        );
+    }
+
+    #[test]
+    fn reciprocal_ranks_count_places_only() {
+        let fused = fuse(
+            &list(&[("a", 9.0), ("b", 8.9)]),
+            &list(&[("b", 0.1)]),
+            Fusion::ReciprocalRanks,
+            0.5,
+        );
+        assert_eq!(fused[0].0, "b");
+        assert!((fused[0].1 - 0.5 * (1.0 / 62.0 + 1.0 / 61.0)).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_document_stands_where_its_best_chunk_stands() {
+        let chunks = vec![("x", 3), ("y", 2), ("x", 1)];
+        assert_eq!(best_of_each(chunks, |(doc, _)| doc), [("x", 3), ("y", 2)]);
+    }
+
+    proptest! {
+        /// A constant added to or a positive factor on one list's scores changes nothing.
+        #[test]
+        fn fusion_ignores_the_scale_of_each_list(
+            scores in prop::collection::vec(0u16..1000, 1..30), factor in 1u8..9, shift in 0u8..9,
+        ) {
+            let named = |f: f32, s: f32| -> Vec<(String, f32)> {
+                scores.iter().enumerate().map(|(i, &v)| (format!("{i:02}"), f32::from(v) * f + s)).collect()
+            };
+            let dense = list(&[("00", 0.5), ("03", 0.2)]);
+            let plain = fuse(&named(1.0, 0.0), &dense, Fusion::Scores, 0.5);
+            let scaled = fuse(&named(f32::from(factor), f32::from(shift)), &dense, Fusion::Scores, 0.5);
+            prop_assert_eq!(plain.len(), scaled.len());
+            for (id, score) in &plain {
+                let other = scaled.iter().find(|(other, _)| other == id).map(|(_, score)| *score);
+                prop_assert!(other.is_some_and(|other| (other - score).abs() < 1e-4));
+            }
+        }
+    }
+}
