@@ -230,7 +230,7 @@ fn passages_have_their_texts_and_indexed_queries() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let wanted = ["naïve docs/1#0", "cats#0", "sea#0", "gone#9"];
     let found = runtime
-        .block_on(passages::read(dir.path(), &wanted))
+        .block_on(passages::read(dir.path(), &wanted, Some(0.5)))
         .unwrap();
     assert_eq!(found.len(), 3);
     assert_eq!(found["naïve docs/1#0"].text, CHUNKS[4].1);

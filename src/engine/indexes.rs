@@ -12,11 +12,7 @@ use arrow::{
 use super::EngineError;
 use crate::{
     expand::filter::Threshold,
-    index::{
-        ciff,
-        dense::DenseWriter,
-        sparse::{SparseDocument, SparseWriter},
-    },
+    index::{DenseSummary, DenseWriter, SparseDocument, SparseIndex, SparseWriter, export_ciff},
     job::{Job, progress::Progress},
     store::{
         Dataset, StoreError,
@@ -51,16 +47,12 @@ pub fn build(
     if job.sparse.enabled {
         step(SPARSE, journal, |tally| generation.sparse(job, &selection, tally, progress))?;
     }
+    let dense = Dense { factory: &job.dense.factory, dim };
     if job.dense.enabled {
-        step(DENSE_TEXT, journal, |tally| {
-            generation.dense("text", Dataset::TextVectors, &job.dense.factory, dim, None, tally, progress)
-        })?;
+        step(DENSE_TEXT, journal, |tally| generation.dense(&dense, None, tally, progress))?;
     }
     if job.dense.enabled && job.expand.enabled {
-        step(DENSE_QUERIES, journal, |tally| {
-            let factory = &job.dense.factory;
-            generation.dense("queries", Dataset::QueryVectors, factory, dim, Some(&selection), tally, progress)
-        })?;
+        step(DENSE_QUERIES, journal, |tally| generation.dense(&dense, Some(&selection), tally, progress))?;
     }
     let summary = Indexes {
         query_threshold: selection.threshold,
@@ -78,7 +70,7 @@ pub fn build(
 }
 
 fn dense_summary(factory: &str, rows: u64) -> IndexSummary {
-    let kind = crate::index::dense::resolve_factory(factory, rows as usize);
+    let kind = crate::index::dense::resolve(factory, rows as usize);
     let determinism = match kind.as_str() {
         "Flat" => Determinism::yes(),
         _ => Determinism::no("FAISS builds graphs and clusters on several threads"),
@@ -115,6 +107,11 @@ impl Selection {
             (Some(_), None) => false,
         }
     }
+}
+
+struct Dense<'a> {
+    factory: &'a str,
+    dim: usize,
 }
 
 struct Generation<'a> {
@@ -188,7 +185,6 @@ impl Generation<'_> {
         if folder.exists() {
             std::fs::remove_dir_all(&folder).map_err(StoreError::io(&folder))?;
         }
-        std::fs::create_dir_all(&folder).map_err(StoreError::io(&folder))?;
         progress.start(SPARSE, self.rows(Dataset::Chunks)? as u64, "chunks");
         let mut writer = SparseWriter::create(&folder, job.sparse.language)?;
         for shard in 0..self.shards {
@@ -209,8 +205,8 @@ impl Generation<'_> {
                 Ok(())
             })?;
         }
-        tally.rows = writer.finish()?.documents as u64;
-        ciff::export(&folder, &self.folder.join("sparse.ciff.gz"))?;
+        tally.rows = writer.finish()?.documents;
+        export_ciff(&SparseIndex::open(&folder)?, &self.folder.join("sparse.ciff.gz"), &job.corpus.path)?;
         progress.finish();
         Ok(())
     }
@@ -229,46 +225,55 @@ impl Generation<'_> {
         Ok(queries)
     }
 
-    /// Builds `dense/NAME.faiss` and its ids from a dataset of vectors, all or the selected ones.
-    #[allow(clippy::too_many_arguments)]
+    /// Builds the index of the chunks' texts, or of the selected queries.
     fn dense(
         &self,
-        name: &str,
-        dataset: Dataset,
-        factory: &str,
-        dim: usize,
+        settings: &Dense,
         selection: Option<&Selection>,
         tally: &mut Tally,
         progress: &dyn Progress,
     ) -> Result<(), EngineError> {
-        let rows = match selection {
-            Some(selection) => self.count_selected(selection)? as usize,
-            None => self.rows(dataset)?,
+        let (stage, name, rows) = match selection {
+            Some(selection) => (DENSE_QUERIES, "queries", self.count_selected(selection)? as usize),
+            None => (DENSE_TEXT, "text", self.rows(Dataset::TextVectors)?),
         };
-        let stage = if selection.is_some() { DENSE_QUERIES } else { DENSE_TEXT };
         progress.start(stage, rows as u64, "vectors");
-        let mut writer = DenseWriter::create(&self.folder.join("dense"), name, factory, dim, rows)?;
-        while writer.wants_training() {
-            self.each_vector(dataset, selection, dim, |_, vector| Ok(writer.show(vector)?))?;
-            writer.train()?;
+        let mut writer = DenseWriter::create(&self.folder.join("dense"), name, settings.factory, settings.dim, rows)?;
+        if let Some(stride) = writer.training_stride() {
+            let mut sample = Vec::new();
+            let mut row = 0;
+            self.each_vectors(settings.dim, selection, |_, vectors| {
+                for vector in vectors.chunks_exact(settings.dim) {
+                    if row % stride == 0 {
+                        sample.extend_from_slice(vector);
+                    }
+                    row += 1;
+                }
+                Ok(())
+            })?;
+            writer.train(&sample)?;
         }
-        self.each_vector(dataset, selection, dim, |id, vector| {
-            writer.add(id, vector)?;
-            progress.advance(1);
-            Ok(())
+        self.each_vectors(settings.dim, selection, |ids, vectors| {
+            progress.advance(ids.len() as u64);
+            Ok(writer.add(ids, vectors)?)
         })?;
-        tally.rows = writer.finish()? as u64;
+        let DenseSummary { rows, .. } = writer.finish()?;
+        tally.rows = rows;
         progress.finish();
         Ok(())
     }
 
-    fn each_vector(
+    /// Batches of ids and their vectors (row-major), all of the texts or those of the selected queries.
+    fn each_vectors(
         &self,
-        dataset: Dataset,
-        selection: Option<&Selection>,
         dim: usize,
-        mut visit: impl FnMut(&str, &[f32]) -> Result<(), EngineError>,
+        selection: Option<&Selection>,
+        mut visit: impl FnMut(&[&str], &[f32]) -> Result<(), EngineError>,
     ) -> Result<(), EngineError> {
+        let dataset = match selection {
+            Some(_) => Dataset::QueryVectors,
+            None => Dataset::TextVectors,
+        };
         for shard in 0..self.shards {
             let gains = match selection {
                 Some(_) => self.gains(shard)?,
@@ -279,14 +284,16 @@ impl Generation<'_> {
                 let values = cast(vectors.values(), &DataType::Float32)
                     .map_err(|source| EngineError::Batch { path: dataset.part(self.folder, shard), source })?;
                 let values = values.as_primitive::<Float32Type>().values();
+                let mut ids = Vec::with_capacity(batch.num_rows());
+                let mut selected = Vec::with_capacity(values.len());
                 for (i, id) in batch.column(0).as_string::<i32>().iter().enumerate() {
                     let id = id.unwrap_or_default();
-                    let gain = gains.get(id).copied().flatten();
-                    if selection.is_none_or(|s| s.takes(gain)) {
-                        visit(id, &values[i * dim..(i + 1) * dim])?;
+                    if selection.is_none_or(|s| s.takes(gains.get(id).copied().flatten())) {
+                        ids.push(id);
+                        selected.extend_from_slice(&values[i * dim..(i + 1) * dim]);
                     }
                 }
-                Ok(())
+                visit(&ids, &selected)
             })?;
         }
         Ok(())

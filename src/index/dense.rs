@@ -46,6 +46,14 @@ fn factory_for(rows: usize) -> String {
     }
 }
 
+/// The factory string that a setting stands for at a number of rows.
+pub fn resolve(factory: &str, rows: usize) -> String {
+    match factory {
+        "auto" => factory_for(rows),
+        other => other.to_owned(),
+    }
+}
+
 /// What was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DenseSummary {
@@ -75,11 +83,7 @@ impl DenseWriter {
         dim: usize,
         expected_rows: usize,
     ) -> Result<Self, DenseError> {
-        let factory = if factory == "auto" {
-            factory_for(expected_rows)
-        } else {
-            factory.to_owned()
-        };
+        let factory = resolve(factory, expected_rows);
         let bad_factory = |e: faiss::error::Error| DenseError::Factory {
             factory: factory.clone(),
             message: message(&e),

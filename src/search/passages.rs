@@ -7,6 +7,7 @@ use arrow::array::{ArrayRef, AsArray, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::DataType;
 use datafusion::common::DataFusionError;
+use datafusion::functions::core::expr_fn::get_field;
 use datafusion::prelude::{Expr, ParquetReadOptions, SessionContext, col, lit};
 
 /// What a result shows.
@@ -17,10 +18,12 @@ pub struct Passage {
     pub queries: Vec<(String, String)>,
 }
 
-/// Looks up the chunks by id; one that is not in the datasets is left out.
+/// Looks up the chunks by id; one that is not in the datasets is left out. Queries are those with at least
+/// `lowest_gain`, the threshold of the indexes, and those without a score; None: the indexes took none.
 pub async fn read(
     generation: &Path,
     chunk_ids: &[&str],
+    lowest_gain: Option<f32>,
 ) -> Result<BTreeMap<String, Passage>, PassageError> {
     let mut passages = BTreeMap::new();
     if chunk_ids.is_empty() {
@@ -38,11 +41,11 @@ pub async fn read(
         );
     }
     let queries = generation.join("queries");
-    if queries.exists() {
+    if let Some(lowest) = lowest_gain.filter(|_| queries.exists()) {
         let columns = ["chunk_id", "query_id", "text"];
-        for [chunk_id, query_id, text] in
-            rows(&queries, wanted().and(col("indexed")), columns).await?
-        {
+        let gain = || get_field(col("scores"), "gain");
+        let taken = gain().is_null().or(gain().gt_eq(lit(lowest)));
+        for [chunk_id, query_id, text] in rows(&queries, wanted().and(taken), columns).await? {
             if let Some(passage) = passages.get_mut(&chunk_id) {
                 passage.queries.push((query_id, text));
             }
