@@ -1,0 +1,58 @@
+# `make` lists the targets.
+
+export INTENDEX_MODELS ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/intendex/models
+
+SUDO := $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
+VENV := target/venv
+QUICKSTART := target/quickstart
+INTENDEX := target/release/intendex
+
+.PHONY: help setup models build quickstart test lint schemas bench clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: ## install what FAISS needs to build, where it is missing (Debian, Ubuntu)
+	@missing=; \
+	for package in cmake g++ make libopenblas-dev liblapack-dev; do \
+		dpkg -s $$package >/dev/null 2>&1 || missing="$$missing $$package"; \
+	done; \
+	[ -z "$$missing" ] && exit 0; \
+	command -v apt-get >/dev/null || { echo "install these with your package manager:$$missing" >&2; exit 1; }; \
+	$(SUDO) apt-get update -q && $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $$missing
+
+models: ## fetch the pinned models, 1.1 GB, to $INTENDEX_MODELS (default: ~/.cache/intendex/models)
+	python3 jobs/fetch-models.py
+
+build: setup ## build the release binary
+	cargo build --release --locked
+
+quickstart: build models ## index real documents and search them
+	python3 jobs/quickstart-docs.py $(QUICKSTART)/docs
+	$(INTENDEX) import $(QUICKSTART)/docs --out $(QUICKSTART)/corpus.parquet
+	$(INTENDEX) build jobs/quickstart.toml
+	$(INTENDEX) search $(QUICKSTART)/index -k 3 "how does rayon divide work between threads?"
+	$(INTENDEX) search $(QUICKSTART)/index -k 3 "add context to an error before returning it"
+	$(INTENDEX) search $(QUICKSTART)/index -k 3 "which hash function is faster than SHA-256?"
+
+$(VENV)/.complete: tests/requirements.txt
+	python3 -m venv $(VENV)
+	$(VENV)/bin/pip install -q --disable-pip-version-check -r tests/requirements.txt
+	touch $@
+
+test: setup models $(VENV)/.complete ## everything that must pass, the real models included
+	cargo fmt --check
+	INTENDEX_PEERS_PYTHON=$(CURDIR)/$(VENV)/bin/python cargo test --locked
+
+lint: setup ## formatting and clippy
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+
+schemas: ## write schemas/ from the code
+	cargo run --locked -- schema all --out schemas
+
+bench: setup ## criterion benchmarks
+	cargo bench --locked
+
+clean: ## remove what was built; the models stay
+	cargo clean
