@@ -1,0 +1,290 @@
+//! A generator behind an OpenAI-compatible server (vLLM, llama.cpp, a hosted one).
+//!
+//! Texts come from `/chat/completions`. Scores come from `/completions` with `echo` and `logprobs`, which not every
+//! server has. It does not share its chat template, so scores are taken of a plain rendering of the conversation, the
+//! same for a chunk's prompt and for the empty one.
+
+use std::{
+    ops::Range,
+    sync::{
+        Mutex, OnceLock,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use serde_json::{Value, json};
+use ureq::{Agent, http::Response, Body};
+
+use super::{Completion, Generate, LogProb, ModelError, ModelIdentity, Prompt, Role, Sampling, Score};
+use crate::job::spec;
+
+const DEFAULT_CONTEXT: usize = 4096;
+
+/// Requests handed over at once, per request in flight: enough that none waits for the slowest.
+const GROUP: usize = 4;
+
+const ATTEMPTS: u32 = 5;
+const FIRST_WAIT: Duration = Duration::from_millis(250);
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(600);
+
+/// Bytes of a server's answer that an error shows.
+const EXCERPT: usize = 300;
+
+/// Bytes of a token where the server's tokenizer is unknown.
+const BYTES_PER_TOKEN: usize = 4;
+
+pub struct HttpGenerator {
+    base: String,
+    model: String,
+    api_key: Option<String>,
+    identity: ModelIdentity,
+    concurrency: usize,
+    context_tokens: usize,
+    agent: Agent,
+    can_score: OnceLock<Result<bool, String>>,
+}
+
+impl HttpGenerator {
+    pub fn new(settings: &spec::Generator) -> Result<Self, ModelError> {
+        let base = settings.server.clone().unwrap_or_default().trim_end_matches('/').to_owned();
+        if !base.starts_with("http://") && !base.starts_with("https://") {
+            return Err(ModelError::Model {
+                model: settings.model.clone(),
+                message: format!("models.generator.server is `{base}`, not a URL such as http://127.0.0.1:8000/v1"),
+            });
+        }
+        let identity = ModelIdentity {
+            name: format!("{} @ {base}", settings.model),
+            architecture: "server".into(),
+            files: Vec::new(),
+        };
+        let config = Agent::config_builder().http_status_as_error(false).timeout_global(Some(TIMEOUT)).build();
+        Ok(Self {
+            base,
+            model: settings.model.clone(),
+            api_key: settings.api_key.clone().filter(|key| !key.is_empty()),
+            identity,
+            concurrency: settings.concurrency.max(1),
+            context_tokens: settings.context_tokens.unwrap_or(DEFAULT_CONTEXT),
+            agent: config.into(),
+            can_score: OnceLock::new(),
+        })
+    }
+
+    /// Whether the server returns the log-probabilities of a text it is given. Asked once.
+    pub fn can_score(&self) -> Result<bool, ModelError> {
+        let ask = || match self.echo("Question: what", "Question:".len()) {
+            Ok(_) => Ok(true),
+            Err(Failure::Unsupported(why)) => {
+                tracing::warn!(
+                    "{}: cannot score ({why}); all generated questions will be indexed, whatever expand.keep says",
+                    self.identity.name
+                );
+                Ok(false)
+            }
+            Err(Failure::Other(message)) => Err(message),
+        };
+        self.can_score.get_or_init(ask).clone().map_err(|message| self.error(message))
+    }
+
+    fn error(&self, message: String) -> ModelError {
+        ModelError::Model { model: self.identity.name.clone(), message }
+    }
+
+    /// Samples until there are `n` texts: some servers return one choice whatever `n` says.
+    fn sample(&self, prompt: &Prompt, sampling: &Sampling) -> Result<Vec<Completion>, ModelError> {
+        let mut completions = Vec::with_capacity(sampling.n);
+        while completions.len() < sampling.n {
+            let body = json!({
+                "model": self.model,
+                "messages": prompt.messages,
+                "n": sampling.n - completions.len(),
+                "temperature": sampling.temperature,
+                "top_p": sampling.top_p,
+                "max_tokens": sampling.max_tokens,
+                "stop": if sampling.stop.is_empty() { Value::Null } else { json!(sampling.stop) },
+                // Servers take 32 bits at least; each call draws differently.
+                "seed": (sampling.seed.wrapping_add(completions.len() as u64) & 0x7fff_ffff),
+            });
+            let answer = self.post("/chat/completions", &body).map_err(|f| self.error(f.to_string()))?;
+            let choices = answer["choices"].as_array().filter(|c| !c.is_empty());
+            let choices = choices.ok_or_else(|| self.error(format!("answered without choices: {}", excerpt(&answer.to_string()))))?;
+            let tokens = answer["usage"]["completion_tokens"].as_u64().unwrap_or(0) as usize / choices.len();
+            completions.extend(choices.iter().map(|choice| Completion {
+                text: choice["message"]["content"].as_str().unwrap_or_default().to_owned(),
+                tokens,
+                finished: choice["finish_reason"].as_str() != Some("length"),
+            }));
+        }
+        completions.truncate(sampling.n);
+        Ok(completions)
+    }
+
+    /// log P of the part of `text` from byte `from`.
+    fn echo(&self, text: &str, from: usize) -> Result<LogProb, Failure> {
+        let body = json!({
+            "model": self.model, "prompt": text, "max_tokens": 1, "temperature": 0, "echo": true, "logprobs": 1,
+        });
+        let answer = self.post("/completions", &body)?;
+        let logprobs = &answer["choices"][0]["logprobs"];
+        let (Some(values), Some(offsets)) = (logprobs["token_logprobs"].as_array(), logprobs["text_offset"].as_array())
+        else {
+            return Err(Failure::Unsupported("it returns no log-probabilities for `echo`".into()));
+        };
+        let start = text[..from].chars().count() as u64;
+        let end = text.chars().count() as u64;
+        let first = offsets.first().and_then(Value::as_u64).unwrap_or(0);
+        let inside = |offset: &Value| offset.as_u64().is_some_and(|o| (start..end).contains(&(o - first.min(o))));
+        let values: Vec<f64> =
+            values.iter().zip(offsets).filter(|(_, o)| inside(o)).filter_map(|(v, _)| v.as_f64()).collect();
+        if values.is_empty() {
+            return Err(Failure::Unsupported("it does not echo the prompt".into()));
+        }
+        Ok(LogProb { sum: values.iter().sum(), tokens: values.len() })
+    }
+
+    fn post(&self, path: &str, body: &Value) -> Result<Value, Failure> {
+        let url = format!("{}{path}", self.base);
+        let mut wait = FIRST_WAIT;
+        for attempt in 1.. {
+            let mut request = self.agent.post(&url);
+            if let Some(key) = &self.api_key {
+                request = request.header("Authorization", format!("Bearer {key}"));
+            }
+            let (message, asked) = match request.send_json(body) {
+                Ok(response) if response.status().is_success() => return read(response, &url),
+                Ok(response) => {
+                    let status = response.status();
+                    let asked = retry_after(&response);
+                    let text = response.into_body().read_to_string().unwrap_or_default();
+                    let message = format!("{url}: {status}: {}", excerpt(&text));
+                    if status.as_u16() != 429 && !status.is_server_error() {
+                        let unsupported = path == "/completions";
+                        return Err(if unsupported { Failure::Unsupported(message) } else { Failure::Other(message) });
+                    }
+                    (message, asked)
+                }
+                Err(error) => (format!("{url}: {error}"), None),
+            };
+            if attempt == ATTEMPTS {
+                return Err(Failure::Other(format!("{message} ({ATTEMPTS} attempts); is the server up?")));
+            }
+            thread::sleep(asked.unwrap_or(wait).min(LONGEST_WAIT));
+            wait *= 2;
+        }
+        unreachable!("the loop ends at the last attempt")
+    }
+
+    /// Runs `work` on every request, `concurrency` at a time; results in order.
+    fn in_flight<R: Sync, T: Send>(&self, requests: &[R], work: impl Fn(&R) -> T + Sync) -> Vec<T> {
+        let next = AtomicUsize::new(0);
+        let results = Mutex::new(Vec::with_capacity(requests.len()));
+        thread::scope(|scope| {
+            for _ in 0..self.concurrency.min(requests.len()) {
+                scope.spawn(|| {
+                    while let Some((i, request)) = take(&next, requests) {
+                        let result = work(request);
+                        results.lock().unwrap_or_else(|e| e.into_inner()).push((i, result));
+                    }
+                });
+            }
+        });
+        let mut results = results.into_inner().unwrap_or_else(|e| e.into_inner());
+        results.sort_by_key(|(i, _)| *i);
+        results.into_iter().map(|(_, result)| result).collect()
+    }
+}
+
+fn take<'a, R>(next: &AtomicUsize, requests: &'a [R]) -> Option<(usize, &'a R)> {
+    let i = next.fetch_add(1, Ordering::Relaxed);
+    requests.get(i).map(|request| (i, request))
+}
+
+impl Generate for HttpGenerator {
+    fn identity(&self) -> &ModelIdentity {
+        &self.identity
+    }
+
+    fn context_tokens(&self) -> usize {
+        self.context_tokens
+    }
+
+    fn requests_at_once(&self) -> usize {
+        GROUP * self.concurrency
+    }
+
+    /// Estimated: the server's tokenizer is not known here. Words, cut every four bytes.
+    fn token_offsets(&self, text: &str) -> Result<Vec<(usize, usize)>, ModelError> {
+        let mut offsets = Vec::with_capacity(text.len() / BYTES_PER_TOKEN);
+        for word in words(text) {
+            let mut start = word.start;
+            while start < word.end {
+                let end = text.floor_char_boundary((start + BYTES_PER_TOKEN).min(word.end));
+                let end = if end > start { end } else { text.ceil_char_boundary(start + 1) };
+                offsets.push((start, end));
+                start = end;
+            }
+        }
+        Ok(offsets)
+    }
+
+    fn generate(&self, requests: &[(Prompt, Sampling)]) -> Vec<Result<Vec<Completion>, ModelError>> {
+        self.in_flight(requests, |(prompt, sampling)| self.sample(prompt, sampling))
+    }
+}
+
+impl Score for HttpGenerator {
+    fn score(&self, requests: &[(Prompt, Vec<String>)]) -> Vec<Result<Vec<LogProb>, ModelError>> {
+        let pairs: Vec<(String, &str)> =
+            requests.iter().flat_map(|(p, texts)| texts.iter().map(|t| (plain(p), t.as_str()))).collect();
+        let scored = self.in_flight(&pairs, |(prompt, text)| {
+            self.echo(&format!("{prompt}{text}"), prompt.len()).map_err(|f| self.error(f.to_string()))
+        });
+        let mut scored = scored.into_iter();
+        requests.iter().map(|(_, texts)| scored.by_ref().take(texts.len()).collect()).collect()
+    }
+}
+
+/// The conversation as `role: content` lines, up to the assistant's turn.
+fn plain(prompt: &Prompt) -> String {
+    let name = |role: Role| match role {
+        Role::System => "System",
+        Role::User => "User",
+        Role::Assistant => "Assistant",
+    };
+    let turns: String = prompt.messages.iter().map(|m| format!("{}: {}\n", name(m.role), m.content)).collect();
+    turns + "Assistant: "
+}
+
+fn words(text: &str) -> impl Iterator<Item = Range<usize>> {
+    text.split_whitespace().map(|word| {
+        let start = word.as_ptr() as usize - text.as_ptr() as usize;
+        start..start + word.len()
+    })
+}
+
+fn read(mut response: Response<Body>, url: &str) -> Result<Value, Failure> {
+    let text = response.body_mut().read_to_string().map_err(|e| Failure::Other(format!("{url}: {e}")))?;
+    serde_json::from_str(&text).map_err(|_| Failure::Other(format!("{url}: answered no JSON: {}", excerpt(&text))))
+}
+
+fn retry_after(response: &Response<Body>) -> Option<Duration> {
+    let seconds = response.headers().get("retry-after")?.to_str().ok()?.parse().ok()?;
+    Some(Duration::from_secs(seconds))
+}
+
+fn excerpt(text: &str) -> &str {
+    &text[..text.floor_char_boundary(EXCERPT)]
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    /// The server lacks what was asked for.
+    #[error("{0}")]
+    Unsupported(String),
+    #[error("{0}")]
+    Other(String),
+}
