@@ -130,3 +130,77 @@ pub enum ColumnsError {
         row: usize,
     },
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::{Int32Array, LargeStringArray, RecordBatch, StringArray};
+    use parquet::arrow::ArrowWriter;
+
+    use super::*;
+
+    fn read_table(columns: Vec<(&str, ArrayRef)>) -> Result<Columns, String> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let batch = RecordBatch::try_from_iter_with_nullable(
+            columns.into_iter().map(|(n, c)| (n, c, true)),
+        )
+        .unwrap();
+        let mut writer =
+            ArrowWriter::try_new(file.reopen().unwrap(), batch.schema(), None).unwrap();
+        writer.write(&batch).unwrap();
+        writer.close().unwrap();
+        let name = file.path().display().to_string();
+        read(file.path(), "query_id", "doc_id", Some("relevance"))
+            .map_err(|e| e.to_string().replace(&name, "FILE"))
+    }
+
+    fn integers(values: &[Option<i32>]) -> ArrayRef {
+        Arc::new(Int32Array::from(values.to_vec()))
+    }
+
+    #[test]
+    fn ids_may_be_strings_or_integers_in_any_order_of_columns() {
+        let docs: ArrayRef = Arc::new(LargeStringArray::from(vec!["x", "y"]));
+        let ones = integers(&[Some(1), Some(-1)]);
+        let columns = read_table(vec![
+            ("relevance", ones),
+            ("doc_id", docs),
+            ("query_id", integers(&[Some(7), Some(8)])),
+        ])
+        .unwrap();
+        assert_eq!(columns.first, ["7", "8"]);
+        assert_eq!(columns.second, ["x", "y"]);
+        assert_eq!(columns.integers, [1, -1]);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_named() {
+        let texts: ArrayRef = Arc::new(StringArray::from(vec!["x", "y"]));
+        let ones = integers(&[Some(1), Some(1)]);
+        let table = |relevance: ArrayRef| {
+            vec![
+                ("query_id", texts.clone()),
+                ("doc_id", texts.clone()),
+                ("relevance", relevance),
+            ]
+        };
+        let errors = [
+            (
+                vec![("query_id", texts.clone()), ("relevance", ones)],
+                "FILE: there is no column `doc_id`",
+            ),
+            (
+                table(texts.clone()),
+                "FILE: column `relevance` holds Utf8, but needs integers",
+            ),
+            (
+                table(integers(&[Some(1), None])),
+                "FILE: column `relevance` is null in row 1 (counted from 0)",
+            ),
+        ];
+        for (columns, error) in errors {
+            assert_eq!(read_table(columns).err().unwrap(), error);
+        }
+    }
+}

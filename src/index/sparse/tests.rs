@@ -59,7 +59,7 @@ fn each_field_is_searched_with_its_own_weight() {
     assert_eq!(rows(&index, "quokka", WEIGHTS), [2, 1]);
     assert_eq!(rows(&index, "quokka", TEXT), [2]);
     assert_eq!(rows(&index, "marsupial", WEIGHTS), [0]);
-    assert_eq!(rows(&index, "marsupial", TEXT), []);
+    assert!(rows(&index, "marsupial", TEXT).is_empty());
     assert_eq!(index.ids(2).unwrap(), ("d#2".to_string(), "d".to_string()));
 }
 
@@ -100,8 +100,8 @@ fn no_character_of_a_query_is_syntax() {
     ] {
         assert_eq!(rows(&index, query, TEXT)[0], 1, "{query}");
     }
-    assert_eq!(rows(&index, "?! ()", TEXT), []);
-    assert_eq!(rows(&index, "", TEXT), []);
+    assert!(rows(&index, "?! ()", TEXT).is_empty());
+    assert!(rows(&index, "", TEXT).is_empty());
 }
 
 #[test]
@@ -141,7 +141,7 @@ fn equal_scores_keep_the_order_of_the_chunks() {
 fn an_index_of_nothing_answers_with_nothing() {
     let (_dir, index) = indexed(&[]);
     assert!(index.is_empty());
-    assert_eq!(rows(&index, "anything", WEIGHTS), []);
+    assert!(rows(&index, "anything", WEIGHTS).is_empty());
 }
 
 #[test]

@@ -43,8 +43,9 @@ def main():
     mean = {name: ir_measures.calc_aggregate([m], qrels, run)[m] for name, m in MEASURES.items()}
     mean["rr@10"] = sum(values["rr@10"].values()) / len(values["rr@10"])
     del mean["rr"]
+    missing = len({j.query_id for j in qrels} - {s.query_id for s in run})
     with open("golden.json", "w") as out:
-        json.dump({"mean": mean, "queries": values}, out, indent=1, sort_keys=True)
+        json.dump({"mean": mean, "missing": missing, "queries": values}, out, indent=1, sort_keys=True)
         out.write("\n")
     with open("run.trec", "w") as out:
         for s in run:
