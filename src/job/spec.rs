@@ -133,6 +133,8 @@ pub struct Generator {
     /// Base URL of an OpenAI-compatible server, such as `http://127.0.0.1:8000/v1`.
     pub server: Option<String>,
     /// Bearer token for the server; write `${NAME}` to take it from the environment.
+    // Read only: a job is written into manifests, and a secret must not be.
+    #[serde(skip_serializing)]
     pub api_key: Option<String>,
     /// Requests in flight to the server.
     #[serde(default = "default_concurrency")]
