@@ -1,1 +1,160 @@
-//! TODO
+//! The command line: one file per subcommand, each with its arguments and `run(args)`.
+//!
+//! Results go to stdout, everything else to stderr. Every flag has an environment name,
+//! `INTENDEX_<COMMAND>_<FLAG>`, and `INTENDEX_<FLAG>` where it is global.
+
+mod build;
+mod completions;
+mod console;
+mod eval;
+mod import;
+mod man;
+mod models;
+mod plan;
+mod progress;
+mod schema;
+mod search;
+
+use std::io;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+pub use console::{Console, LogFormat};
+
+use crate::job::JobError;
+
+/// Builds a search index from a Parquet corpus: documents cut where a reader's questions change, each chunk
+/// with the questions it answers, one sparse and one dense index over the same chunks.
+#[derive(Debug, Parser)]
+#[command(name = "intendex", version, propagate_version = true)]
+pub struct Cli {
+    #[command(flatten)]
+    pub console: console::ConsoleArgs,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    Import(import::ImportArgs),
+    Plan(plan::PlanArgs),
+    Build(build::BuildArgs),
+    Search(search::SearchArgs),
+    Eval(eval::EvalArgs),
+    Models(models::ModelsArgs),
+    Schema(schema::SchemaArgs),
+    Completions(completions::CompletionsArgs),
+    Man(man::ManArgs),
+}
+
+/// How a command ended, other than by an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExitStatus {
+    /// Everything was done: 0.
+    Done,
+    /// Done, but rows went to quarantine or a check failed: 1.
+    Partial,
+}
+
+/// Usage or fatal error.
+const FATAL: u8 = 2;
+/// Bad job file (EX_CONFIG of sysexits.h).
+const BAD_JOB: u8 = 78;
+
+impl From<ExitStatus> for ExitCode {
+    fn from(status: ExitStatus) -> Self {
+        match status {
+            ExitStatus::Done => ExitCode::from(0),
+            ExitStatus::Partial => ExitCode::from(1),
+        }
+    }
+}
+
+/// Parses the arguments, runs the command, and gives its exit code.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let console = Console::start(&cli.console);
+    match run(cli.command, &console) {
+        Ok(status) => status.into(),
+        // The reader of our stdout has seen enough, as `head` does.
+        Err(error) if is_broken_pipe(&error) => ExitStatus::Done.into(),
+        Err(error) => {
+            console.error(&error);
+            ExitCode::from(if is_bad_job(&error) { BAD_JOB } else { FATAL })
+        }
+    }
+}
+
+fn run(command: Command, console: &Console) -> anyhow::Result<ExitStatus> {
+    match command {
+        Command::Import(args) => import::run(args),
+        Command::Plan(args) => plan::run(args),
+        Command::Build(args) => build::run(args, console),
+        Command::Search(args) => search::run(args, console),
+        Command::Eval(args) => eval::run(args),
+        Command::Models(args) => models::run(args, console),
+        Command::Schema(args) => schema::run(args),
+        Command::Completions(args) => completions::run(args),
+        Command::Man(args) => man::run(args),
+    }
+}
+
+fn is_bad_job(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| cause.is::<JobError>())
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        cause
+            .downcast_ref::<io::Error>()
+            .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+    })
+}
+
+/// How results are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum ResultFormat {
+    Text,
+    Json,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{Arg, Command, CommandFactory};
+
+    use super::Cli;
+
+    #[test]
+    fn arguments_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_flag_has_its_environment_name() {
+        fn expected(path: &[String], arg: &Arg) -> String {
+            let flag = arg.get_long().unwrap_or_default();
+            let mut parts = path.to_vec();
+            parts.push(flag.to_string());
+            format!("INTENDEX_{}", parts.join("_")).to_uppercase().replace('-', "_")
+        }
+        fn walk(command: &Command, path: &[String]) -> usize {
+            let flags = command.get_arguments().filter(|arg| {
+                !arg.is_positional() && !["help", "version"].contains(&arg.get_id().as_str())
+            });
+            let mut seen = 0;
+            for arg in flags {
+                let env = arg.get_env().map(|env| env.to_string_lossy().into_owned());
+                assert_eq!(env, Some(expected(path, arg)), "{path:?} {}", arg.get_id());
+                seen += 1;
+            }
+            for sub in command.get_subcommands() {
+                let mut path = path.to_vec();
+                path.push(sub.get_name().to_string());
+                seen += walk(sub, &path);
+            }
+            seen
+        }
+        assert!(walk(&Cli::command(), &[]) > 20);
+    }
+}

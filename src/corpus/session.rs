@@ -1,0 +1,27 @@
+//! The DataFusion session that all stages share: one partition, so that rows keep their order, and bounded
+//! memory with a folder to spill to.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use datafusion::error::Result;
+use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
+use datafusion::execution::memory_pool::FairSpillPool;
+use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use datafusion::prelude::{SessionConfig, SessionContext};
+
+use crate::job::spec::Engine;
+
+/// A session that uses at most `engine.memory_mib` before it spills into the folder `spill`, made if absent.
+pub fn session(engine: &Engine, spill: &Path) -> Result<SessionContext> {
+    let disk = DiskManagerBuilder::default()
+        .with_mode(DiskManagerMode::Directories(vec![spill.to_path_buf()]));
+    let runtime = RuntimeEnvBuilder::new()
+        .with_memory_pool(Arc::new(FairSpillPool::new(engine.memory_mib << 20)))
+        .with_disk_manager_builder(disk)
+        .build_arc()?;
+    let config = SessionConfig::new()
+        .with_target_partitions(1)
+        .with_batch_size(1024);
+    Ok(SessionContext::new_with_config_rt(config, runtime))
+}
