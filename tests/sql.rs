@@ -9,7 +9,7 @@ use common::{Place, documents};
 use datafusion::prelude::{ParquetReadOptions, SessionContext};
 use intendex::{
     engine::{fingerprint::Fingerprints, functions, models::Models},
-    job::{Job, progress::Silent},
+    job::Job,
 };
 
 #[test]
@@ -22,7 +22,7 @@ fn stages_can_be_called_from_sql_and_a_bad_row_is_alone() {
     let models = Models::find(&job.models, true).unwrap();
     let fingerprints = Fingerprints::new(&job, models.embedder_identity(), models.generator_identity());
     let ctx = SessionContext::new();
-    functions::register(&ctx, &job, &fingerprints, &models, Arc::new(Silent));
+    functions::register(&ctx, &job, &fingerprints, &models, Arc::new(()));
 
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let query = |sql: &str| {

@@ -1,10 +1,14 @@
 //! `intendex eval`: measures.
 
-use std::path::PathBuf;
+use std::{io::Write, path::PathBuf};
 
 use clap::builder::BoolishValueParser;
 
 use super::{ExitStatus, ResultFormat};
+use crate::eval::{Measures, evaluate_run};
+
+/// In the order of [`Measures::values`].
+const NAMES: [&str; 4] = ["nDCG@10", "MAP", "R@100", "MRR@10"];
 
 /// Measures search results.
 #[derive(Debug, clap::Args)]
@@ -40,6 +44,29 @@ pub struct EvalRunArgs {
 
 pub fn run(args: EvalArgs) -> anyhow::Result<ExitStatus> {
     let EvalCommand::Run(args) = args.command;
-    let _ = args;
-    anyhow::bail!("not connected: eval")
+    let report = evaluate_run(&args.run, &args.qrels, args.against.as_deref())?;
+    let mut out = std::io::stdout().lock();
+    if args.format == ResultFormat::Json {
+        writeln!(out, "{}", serde_json::to_string_pretty(&report)?)?;
+        return Ok(ExitStatus::Done);
+    }
+    writeln!(out, "{:<24}{}", "query", NAMES.map(|name| format!("{name:>10}")).concat())?;
+    let mut line = |name: &str, measures: &Measures| {
+        let values = measures.values().map(|value| format!("{value:>10.4}"));
+        writeln!(out, "{name:<24}{}", values.concat())
+    };
+    if args.by_query {
+        for (query, measures) in &report.queries {
+            line(query, measures)?;
+        }
+    }
+    line("all", &report.mean)?;
+    if let Some(against) = &report.against {
+        line("against", &against.mean)?;
+        line("p (paired)", &against.p)?;
+    }
+    if report.missing > 0 {
+        writeln!(out, "{} judged queries have no results in the run and count as 0", report.missing)?;
+    }
+    Ok(ExitStatus::Done)
 }

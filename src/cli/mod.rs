@@ -16,13 +16,14 @@ mod schema;
 mod search;
 
 use std::io;
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
 pub use console::{Console, LogFormat};
 
-use crate::job::JobError;
+use crate::job::{Job, JobError};
 
 /// Builds a search index from a Parquet corpus: documents cut where a reader's questions change, each chunk
 /// with the questions it answers, one sparse and one dense index over the same chunks.
@@ -91,13 +92,20 @@ fn run(command: Command, console: &Console) -> anyhow::Result<ExitStatus> {
         Command::Import(args) => import::run(args),
         Command::Plan(args) => plan::run(args),
         Command::Build(args) => build::run(args, console),
-        Command::Search(args) => search::run(args, console),
+        Command::Search(args) => search::run(args),
         Command::Eval(args) => eval::run(args),
-        Command::Models(args) => models::run(args, console),
+        Command::Models(args) => models::run(args),
         Command::Schema(args) => schema::run(args),
         Command::Completions(args) => completions::run(args),
         Command::Man(args) => man::run(args),
     }
+}
+
+/// Reads a job file; a job without a name is called after its file.
+fn load_job(path: &Path, overrides: &[String]) -> Result<Job, JobError> {
+    let mut job = Job::load(path, overrides)?;
+    job.name.get_or_insert_with(|| path.file_stem().unwrap_or_default().to_string_lossy().into_owned());
+    Ok(job)
 }
 
 fn is_bad_job(error: &anyhow::Error) -> bool {

@@ -1,29 +1,61 @@
 //! `intendex schema`: the written schemas, as `schemas/` holds them.
 
-use std::io::Write;
+use std::{
+    io::Write,
+    path::{Path, PathBuf},
+};
+
+use anyhow::Context;
+use serde_json::Value;
 
 use super::ExitStatus;
-use crate::job::schema::job_schema;
+use crate::{
+    job::schema::job_schema,
+    store::{Dataset, Manifest, schema::describe},
+};
 
-/// Prints a JSON Schema.
+/// Prints a schema: of the job file, of manifest.json, or of a dataset; or writes them all to a folder.
 #[derive(Debug, clap::Args)]
 pub struct SchemaArgs {
-    /// What to describe.
-    #[arg(value_enum)]
-    of: SchemaOf,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum SchemaOf {
-    /// The job file.
-    Job,
+    /// job, manifest, a dataset (chunks, queries, vectors/text, …), or all.
+    #[arg(value_name = "NAME")]
+    name: String,
+    /// Folder to write to; needed for all.
+    #[arg(long, value_name = "FOLDER", env = "INTENDEX_SCHEMA_OUT")]
+    out: Option<PathBuf>,
 }
 
 pub fn run(args: SchemaArgs) -> anyhow::Result<ExitStatus> {
-    let schema = match args.of {
-        SchemaOf::Job => job_schema(),
-    };
-    let mut stdout = std::io::stdout().lock();
-    writeln!(stdout, "{}", serde_json::to_string_pretty(schema)?)?;
+    let schemas = schemas();
+    if let Some(folder) = &args.out {
+        for (name, file, schema) in &schemas {
+            if args.name == "all" || args.name == *name {
+                write(&folder.join(file), schema)?;
+            }
+        }
+        return Ok(ExitStatus::Done);
+    }
+    let known: Vec<&str> = schemas.iter().map(|(name, ..)| *name).collect();
+    let found = schemas.iter().find(|(name, ..)| *name == args.name);
+    let (_, _, schema) = found.with_context(|| format!("no schema `{}`; there are: {}", args.name, known.join(", ")))?;
+    writeln!(std::io::stdout().lock(), "{}", serde_json::to_string_pretty(schema)?)?;
     Ok(ExitStatus::Done)
+}
+
+/// Name, file below `schemas/`, content.
+fn schemas() -> Vec<(&'static str, String, Value)> {
+    let manifest = schemars::schema_for!(Manifest).to_value();
+    let mut schemas = vec![
+        ("job", "job.schema.json".to_owned(), job_schema().clone()),
+        ("manifest", "manifest.schema.json".to_owned(), manifest),
+    ];
+    schemas.extend(Dataset::ALL.map(|d| (d.folder(), format!("{}.json", d.folder()), describe(d))));
+    schemas
+}
+
+fn write(path: &Path, schema: &Value) -> anyhow::Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let text = serde_json::to_string_pretty(schema)? + "\n";
+    std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
 }

@@ -1,10 +1,34 @@
 //! `intendex search`: one query, or a file of them, over a published index.
 
-use std::path::PathBuf;
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io::{BufWriter, Write},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
+use anyhow::{Context, bail};
 use clap::builder::BoolishValueParser;
+use serde_json::json;
 
-use super::{Console, ExitStatus};
+use super::ExitStatus;
+use crate::{
+    engine::models::Models,
+    index::SparseWeights,
+    model::{Embed, ModelIdentity},
+    search::{
+        Found, Mode, Request, SearchSettings, Searcher, Unit,
+        fusion::Fusion,
+        passages::{self, Passage},
+        run::{read_queries, write_results},
+    },
+    store::{Manifest, Output, read_json},
+};
+
+/// Code points of a chunk, and its questions, that the text format shows.
+const EXCERPT_CHARS: usize = 400;
+const EXCERPT_QUERIES: usize = 5;
 
 /// Searches a published index.
 #[derive(Debug, clap::Args)]
@@ -86,7 +110,156 @@ fn share(text: &str) -> Result<f32, String> {
     }
 }
 
-pub fn run(args: SearchArgs, console: &Console) -> anyhow::Result<ExitStatus> {
-    let _ = (args, console);
-    anyhow::bail!("not connected: search")
+pub fn run(args: SearchArgs) -> anyhow::Result<ExitStatus> {
+    let (_, generation) = Output::new(&args.index).current()?;
+    let manifest: Manifest = read_json(&generation.join("manifest.json"))?;
+    let mode = args.mode.map_or_else(|| default_mode(&manifest), SearchMode::mode);
+    let embedder = match mode {
+        Mode::Sparse => None,
+        Mode::Hybrid | Mode::Dense => Some(embedder(&manifest, &args)?),
+    };
+    let searcher = Searcher::open(&generation, settings(&manifest, &args), embedder.as_deref())?;
+    let (ids, texts): (Vec<String>, Vec<String>) = match (&args.queries, &args.query) {
+        (Some(file), _) => read_queries(file)?.into_iter().map(|q| (q.query_id, q.text)).unzip(),
+        (None, query) => (vec!["1".into()], vec![query.clone().unwrap_or_default()]),
+    };
+    let unit = match args.by {
+        SearchBy::Chunk => Unit::Chunk,
+        SearchBy::Document => Unit::Document,
+    };
+    let queries: Vec<&str> = texts.iter().map(String::as_str).collect();
+    let answers = searcher.search(&queries, Request { mode, unit, k: args.k })?;
+    let default = if args.queries.is_some() { SearchFormat::Trec } else { SearchFormat::Text };
+    let mut out = output(args.out.as_deref())?;
+    for (id, found) in ids.iter().zip(&answers) {
+        match args.format.unwrap_or(default) {
+            SearchFormat::Trec => write_trec(&mut out, id, found, unit)?,
+            SearchFormat::Json => write_json(&mut out, id, found, &generation, &manifest)?,
+            SearchFormat::Text => write_text(&mut out, found, &generation, &manifest)?,
+        }
+    }
+    out.flush()?;
+    Ok(ExitStatus::Done)
+}
+
+impl SearchMode {
+    fn mode(self) -> Mode {
+        match self {
+            SearchMode::Hybrid => Mode::Hybrid,
+            SearchMode::Sparse => Mode::Sparse,
+            SearchMode::Dense => Mode::Dense,
+        }
+    }
+}
+
+fn default_mode(manifest: &Manifest) -> Mode {
+    match (&manifest.indexes.sparse, &manifest.indexes.dense_text) {
+        (Some(_), None) => Mode::Sparse,
+        (None, Some(_)) => Mode::Dense,
+        _ => Mode::Hybrid,
+    }
+}
+
+/// The weights the index was built with, where the command line gives no others.
+fn settings(manifest: &Manifest, args: &SearchArgs) -> SearchSettings {
+    let (sparse, dense) = (&manifest.parameters.sparse, &manifest.parameters.dense);
+    let weights = SparseWeights { title: sparse.title_weight, text: sparse.text_weight, queries: sparse.queries_weight };
+    SearchSettings {
+        sparse: weights,
+        queries_weight: args.alpha.unwrap_or(dense.queries_weight),
+        hybrid_weight: args.hybrid_weight.unwrap_or(dense.hybrid_weight),
+        fusion: match args.fusion {
+            FusionMethod::Weighted => Fusion::Scores,
+            FusionMethod::Reciprocal => Fusion::ReciprocalRanks,
+        },
+        depth: None,
+    }
+}
+
+/// The embedder of the build: where it lay then, or where the job names it; its files must be the same.
+fn embedder(manifest: &Manifest, args: &SearchArgs) -> anyhow::Result<Arc<dyn Embed>> {
+    let mut models = manifest.parameters.models.clone();
+    models.device = args.device.clone();
+    models.offline |= args.offline;
+    let recorded = manifest.embedder.files.iter().find(|file| file.name == "config.json");
+    if let Some(folder) = recorded.and_then(|file| file.path.parent()).filter(|folder| folder.is_dir()) {
+        models.embedder.model = folder.to_string_lossy().into_owned();
+    }
+    let models = Models::find(&models, false)?;
+    let hashes = |identity: &ModelIdentity| -> Vec<String> { identity.files.iter().map(|f| f.blake3.clone()).collect() };
+    if hashes(models.embedder_identity()) != hashes(&manifest.embedder) {
+        bail!(
+            "the embedder in {} is not the one that this index was built with: its files have changed; \
+             restore them, or build the index again",
+            models.embedder_identity().name
+        );
+    }
+    Ok(models.embedder()?)
+}
+
+fn output(path: Option<&Path>) -> anyhow::Result<Box<dyn Write>> {
+    Ok(match path {
+        Some(path) => {
+            let file = File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
+            Box::new(BufWriter::new(file))
+        }
+        None => Box::new(BufWriter::new(std::io::stdout())),
+    })
+}
+
+fn write_trec(out: &mut dyn Write, id: &str, found: &[Found], unit: Unit) -> anyhow::Result<()> {
+    let name = |f: &'_ Found| match unit {
+        Unit::Chunk => f.chunk_id.clone(),
+        Unit::Document => f.doc_id.clone(),
+    };
+    let names: Vec<String> = found.iter().map(name).collect();
+    let results: Vec<(&str, f32)> = names.iter().zip(found).map(|(name, f)| (name.as_str(), f.score)).collect();
+    Ok(write_results(&mut &mut *out, id, &results, "intendex")?)
+}
+
+/// One object a line, with the chunk's text and its indexed questions.
+fn write_json(
+    out: &mut dyn Write,
+    id: &str,
+    found: &[Found],
+    generation: &Path,
+    manifest: &Manifest,
+) -> anyhow::Result<()> {
+    let passages = read_passages(found, generation, manifest)?;
+    let results = found.iter().map(|f| {
+        let mut value = json!(f);
+        let passage = passages.get(&f.chunk_id).cloned().unwrap_or_default();
+        value["text"] = json!(passage.text);
+        value["queries"] = json!(passage.queries.iter().map(|(_, text)| text).collect::<Vec<_>>());
+        value
+    });
+    let line = json!({ "query_id": id, "results": results.collect::<Vec<_>>() });
+    Ok(writeln!(out, "{line}")?)
+}
+
+fn write_text(out: &mut dyn Write, found: &[Found], generation: &Path, manifest: &Manifest) -> anyhow::Result<()> {
+    let passages = read_passages(found, generation, manifest)?;
+    if found.is_empty() {
+        writeln!(out, "nothing found")?;
+    }
+    for (i, result) in found.iter().enumerate() {
+        let passage = passages.get(&result.chunk_id).cloned().unwrap_or_default();
+        writeln!(out, "{}. {}  {:.4}", i + 1, result.chunk_id, result.score)?;
+        let words: Vec<&str> = passage.text.split_whitespace().collect();
+        let text = words.join(" ");
+        let end = text.char_indices().nth(EXCERPT_CHARS).map_or(text.len(), |(end, _)| end);
+        writeln!(out, "   {}{}", &text[..end], if end < text.len() { " …" } else { "" })?;
+        for (_, query) in passage.queries.iter().take(EXCERPT_QUERIES) {
+            writeln!(out, "   ? {query}")?;
+        }
+    }
+    Ok(())
+}
+
+fn read_passages(found: &[Found], generation: &Path, manifest: &Manifest) -> anyhow::Result<BTreeMap<String, Passage>> {
+    let indexes = &manifest.indexes;
+    let lowest = (indexes.queries_indexed > 0).then(|| indexes.query_threshold.unwrap_or(f32::NEG_INFINITY));
+    let ids: Vec<&str> = found.iter().map(|f| f.chunk_id.as_str()).collect();
+    let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
+    Ok(runtime.block_on(passages::read(generation, &ids, lowest))?)
 }

@@ -20,10 +20,10 @@ use super::{
     stage::{self, Layout, Stage},
 };
 use crate::{
-    corpus,
-    job::{Job, progress::Progress},
+    corpus::{self, CorpusScan},
+    job::{Job, Progress},
     store::{
-        self, Building, Dataset, Manifest, Output,
+        self, Building, Dataset, Manifest, Output, StoreError,
         dataset::count_rows,
         manifest::{self, DatasetSummary, Determinism, Machine, Run},
         progress::Tally,
@@ -55,10 +55,20 @@ pub fn build(job: &Job, options: Options, progress: Arc<dyn Progress>) -> Result
     }
     let models = Models::find(&job.models, needs_generator(job))?;
     let fingerprints = Fingerprints::new(job, models.embedder_identity(), models.generator_identity());
-    let plan = fingerprints.plan(job, &corpus::fingerprint(&job.corpus)?);
+    let runtime = Runtime::new().map_err(EngineError::Runtime)?;
+    let spill = job.engine.spill.clone().unwrap_or_else(|| job.output.path.join("generations/building/spill"));
+    let ctx = corpus::session(&job.engine, &spill)?;
+    let scan = runtime.block_on(corpus::open(&ctx, &job.corpus))?;
+    let plan = fingerprints.plan(job, &scan.fingerprint());
     let building = Output::new(&job.output.path).build(job_name(job), &plan, options.restart)?;
     let mut build = Build { job, models, fingerprints, plan, building, progress };
-    let generation = build.run(options.until)?;
+    if !options.restart && let Some(number) = build.building.publish_finished()? {
+        return Ok(Summary { generation: Some(number), run: build.finished_run(number)? });
+    }
+    let generation = build.run(&runtime, &ctx, &scan, options.until)?;
+    if spill.exists() {
+        std::fs::remove_dir_all(&spill).map_err(StoreError::io(&spill))?;
+    }
     let mut run = build.account(started);
     run.seconds = clock.elapsed().as_secs_f64();
     let generation = match generation {
@@ -98,33 +108,33 @@ struct Build<'a> {
 
 impl Build<'_> {
     /// Computes what is missing. None: told to stop before the indexes.
-    fn run(&mut self, until: Option<Stage>) -> Result<Option<Built>, EngineError> {
-        let runtime = Runtime::new().map_err(EngineError::Runtime)?;
-        let spill = self.job.engine.spill.clone().unwrap_or_else(|| self.building.folder().join("spill"));
-        let ctx = corpus::session(&self.job.engine, &spill)?;
-        functions::register(&ctx, self.job, &self.fingerprints, &self.models, self.progress.clone());
-        let shards = runtime.block_on(self.ingest(&ctx))?;
-        let layout = self.layout(&runtime, &ctx)?;
+    fn run(
+        &mut self,
+        runtime: &Runtime,
+        ctx: &SessionContext,
+        scan: &CorpusScan,
+        until: Option<Stage>,
+    ) -> Result<Option<Built>, EngineError> {
+        functions::register(ctx, self.job, &self.fingerprints, &self.models, self.progress.clone());
+        let shards = runtime.block_on(self.ingest(scan))?;
+        let layout = self.layout(runtime, ctx)?;
         for stage in stages(self.job) {
-            runtime.block_on(self.map(stage, shards, &ctx, &layout))?;
+            runtime.block_on(self.map(stage, shards, ctx, &layout))?;
             if until == Some(stage) {
                 return Ok(None);
             }
-        }
-        if spill.starts_with(self.building.folder()) && spill.exists() {
-            std::fs::remove_dir_all(&spill).map_err(store::StoreError::io(&spill))?;
         }
         let folder = self.building.folder();
         let dim = self.models.dim();
         indexes::build(self.job, &folder, shards, dim, &mut self.building.journal, &*self.progress).map(Some)
     }
 
-    async fn ingest(&mut self, ctx: &SessionContext) -> Result<usize, EngineError> {
+    async fn ingest(&mut self, scan: &CorpusScan) -> Result<usize, EngineError> {
         let folder = self.building.folder();
         if !self.building.journal.is_done(ingest::STAGE, None) {
             let mut tally = Tally::default();
             let start = Instant::now();
-            ingest::documents(ctx, self.job, &folder, &mut tally, &*self.progress).await?;
+            ingest::documents(scan, self.job, &folder, &mut tally, &*self.progress).await?;
             tally.seconds = start.elapsed().as_secs_f64();
             self.building.journal.record(ingest::STAGE, None, tally)?;
             self.check_failures()?;
@@ -177,6 +187,12 @@ impl Build<'_> {
         names.extend(stages(self.job).into_iter().map(Stage::name));
         names.extend(indexes::STAGES);
         names.into_iter().map(|name| (name.to_owned(), self.building.journal.total(name))).collect()
+    }
+
+    /// What the run said that was killed between naming its generation and publishing it.
+    fn finished_run(&self, number: u64) -> Result<Run, EngineError> {
+        let folder = self.job.output.path.join("generations").join(number.to_string());
+        Ok(store::read_json(&folder.join("run.json"))?)
     }
 
     fn account(&self, started: u64) -> Run {

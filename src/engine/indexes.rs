@@ -13,7 +13,7 @@ use super::EngineError;
 use crate::{
     expand::filter::Threshold,
     index::{DenseSummary, DenseWriter, SparseDocument, SparseIndex, SparseWriter, export_ciff},
-    job::{Job, progress::Progress},
+    job::{Job, Progress},
     store::{
         Dataset, StoreError,
         dataset::{count_rows, read_part},

@@ -7,13 +7,12 @@ use arrow::{
     compute::cast,
     datatypes::{FieldRef, SchemaRef},
 };
-use datafusion::prelude::SessionContext;
 use futures::StreamExt;
 
 use super::EngineError;
 use crate::{
-    corpus::{self, CorpusScan},
-    job::{Job, progress::Progress, spec::VectorType},
+    corpus::{CorpusBatch, CorpusScan},
+    job::{Job, Progress, spec::VectorType},
     store::{
         Dataset,
         dataset::PartWriter,
@@ -26,24 +25,24 @@ use crate::{
 /// The documents stage's name in the journal and in run.json.
 pub const STAGE: &str = "documents";
 
-/// Writes the documents of the corpus as shards and its rejected rows as failures. Returns how many shards.
+/// Writes the documents of the corpus as shards and its rejected rows as failures.
 pub async fn documents(
-    ctx: &SessionContext,
+    scan: &CorpusScan,
     job: &Job,
     generation: &Path,
     tally: &mut Tally,
     progress: &dyn Progress,
-) -> Result<usize, EngineError> {
-    let scan = corpus::open(ctx, &job.corpus).await?;
+) -> Result<(), EngineError> {
     progress.start(STAGE, scan.rows(), "documents");
-    let mut shards = Shards::new(job, generation, scan.passthrough());
+    let passthrough = scan.schema().fields().iter().filter(|f| job.corpus.passthrough.contains(f.name()));
+    let mut shards = Shards::new(job, generation, &passthrough.cloned().collect::<Vec<_>>());
     let mut failures = Vec::new();
-    let CorpusScan { mut batches, .. } = scan;
-    while let Some(next) = batches.next().await {
-        let (batch, rejected) = next?;
-        progress.advance((batch.num_rows() + rejected.len()) as u64);
-        failures.extend(rejected.into_iter().map(|r| Failure::new("corpus", &r.id, &r.reason, &r.input)));
-        shards.write(&batch)?;
+    let mut batches = std::pin::pin!(scan.stream().await?);
+    while let Some(batch) = batches.next().await {
+        let CorpusBatch { documents, rejected, .. } = batch?;
+        progress.advance((documents.num_rows() + rejected.len()) as u64);
+        failures.extend(rejected.into_iter().map(|r| Failure::new(r.stage, &r.id, &r.reason, &r.input)));
+        shards.write(&documents)?;
     }
     let (count, rows) = shards.finish()?;
     quarantine::write(generation, STAGE, &failures)?;
@@ -58,7 +57,7 @@ pub async fn documents(
             failures.first().map_or("there are none", |f| f.reason.as_str()),
         )));
     }
-    Ok(count)
+    Ok(())
 }
 
 /// Cuts a stream of documents into parts of bounded rows and bytes.

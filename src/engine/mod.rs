@@ -7,14 +7,19 @@ mod indexes;
 mod ingest;
 pub mod models;
 pub mod plan;
-mod stage;
+pub mod stage;
 
 use std::path::PathBuf;
 
 use arrow::error::ArrowError;
 use datafusion::error::DataFusionError;
 
-use crate::{corpus::CorpusError, index::IndexError, model::ModelError, store::StoreError};
+use crate::{
+    corpus::CorpusError,
+    index::{CiffError, DenseError, SparseError},
+    model::ModelError,
+    store::StoreError,
+};
 
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
@@ -25,7 +30,14 @@ pub enum EngineError {
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
-    Index(#[from] IndexError),
+    Sparse(#[from] SparseError),
+    #[error(transparent)]
+    Ciff(#[from] CiffError),
+    #[error(transparent)]
+    Dense(#[from] DenseError),
+    /// Of the session, outside any stage.
+    #[error(transparent)]
+    DataFusion(#[from] DataFusionError),
     #[error("stage {stage}, shard {shard}: {source}")]
     Stage {
         stage: &'static str,

@@ -17,7 +17,7 @@ use super::{
     stage::Stage,
 };
 use crate::{
-    corpus,
+    corpus::{self, CorpusBatch, CorpusScan},
     intent::question_count,
     job::{
         Job,
@@ -90,9 +90,11 @@ impl Count {
 pub fn plan(job: &Job) -> Result<Plan, EngineError> {
     let models = Models::find(&job.models, needs_generator(job))?;
     let fingerprints = Fingerprints::new(job, models.embedder_identity(), models.generator_identity());
-    let fingerprint = fingerprints.plan(job, &corpus::fingerprint(&job.corpus)?);
     let runtime = Runtime::new().map_err(EngineError::Runtime)?;
-    let count = runtime.block_on(count(job, &*models.embedder()?))?;
+    let ctx = corpus::session(&job.engine, &std::env::temp_dir())?;
+    let scan = runtime.block_on(corpus::open(&ctx, &job.corpus))?;
+    let fingerprint = fingerprints.plan(job, &scan.fingerprint());
+    let count = runtime.block_on(count(job, &scan, &*models.embedder()?))?;
     let output = Output::new(&job.output.path);
     let published = output.current().ok().and_then(|(_, f)| read_json::<Manifest>(&f.join("manifest.json")).ok());
     let reasons = Reasons { fingerprints: fingerprints.by_name(), published: published.as_ref() };
@@ -150,15 +152,12 @@ fn stage_plan(stage: Stage, job: &Job, count: &Count, reasons: &Reasons) -> Stag
     StagePlan { stage: stage.name(), rows, tokens_read, tokens_written, estimate, reason: reasons.of(stage.name()) }
 }
 
-async fn count(job: &Job, embedder: &dyn Embed) -> Result<Count, EngineError> {
-    let spill = std::env::temp_dir();
-    let ctx = corpus::session(&job.engine, &spill)?;
-    let mut scan = corpus::open(&ctx, &job.corpus).await?;
+async fn count(job: &Job, scan: &CorpusScan, embedder: &dyn Embed) -> Result<Count, EngineError> {
+    let mut batches = std::pin::pin!(scan.stream().await?);
     let mut total = Count::default();
-    while let Some(next) = scan.batches.next().await {
-        let (batch, rejected) = next?;
-        let rows = count_batch(job, &batch, embedder)?;
-        total = total.plus(rows);
+    while let Some(batch) = batches.next().await {
+        let CorpusBatch { documents, rejected, .. } = batch?;
+        total = total.plus(count_batch(job, &documents, embedder)?);
         total.rejected += rejected.len() as u64;
     }
     Ok(total)
@@ -168,7 +167,7 @@ fn count_batch(job: &Job, batch: &RecordBatch, embedder: &dyn Embed) -> Result<C
     let Some(texts) = batch.column_by_name("text").and_then(|c| c.as_string_opt::<i32>()) else {
         return Ok(Count::default());
     };
-    let given = batch.column_by_name("intents");
+    let given = job.corpus.intents.as_ref().and_then(|_| batch.column_by_name("intents"));
     let rows = (0..batch.num_rows()).into_par_iter();
     let counts = rows.map(|i| count_document(job, texts.value(i), given.and_then(|g| given_at(g, i)), embedder));
     Ok(counts.try_reduce(Count::default, |a, b| Ok(a.plus(b)))?)

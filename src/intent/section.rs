@@ -62,7 +62,7 @@ struct Open {
 
 fn share_out(text: &str, sections: Vec<Open>, questions: usize) -> Vec<Section> {
     let sentences: usize = sections.iter().map(|s| s.sentences).sum();
-    let mut chars = text::offset::CharOffsets::new(text);
+    let mut chars = text::CodePoints::new(text);
     let mut seen = 0;
     let mut asked = 0;
     let mut shared = Vec::with_capacity(sections.len());

@@ -53,15 +53,7 @@ pub fn embedder(settings: &spec::Embedder, offline: bool) -> Result<EmbedderSour
     } else if path.exists() {
         return Err(file_error(path, "an embedder is a folder with config.json, tokenizer.json and model.safetensors"));
     } else {
-        let hub = Hub::new(&settings.model, settings.revision.as_deref(), offline)?;
-        for name in EMBEDDER_EXTRAS {
-            hub.get_optional(name);
-        }
-        let mut folder = PathBuf::new();
-        for name in EMBEDDER_FILES {
-            folder = hub.get(name)?.parent().unwrap_or(Path::new("")).to_owned();
-        }
-        folder
+        hub_folder(&Hub::new(&settings.model, settings.revision.as_deref(), offline)?)?
     };
     let mut names: Vec<&str> = EMBEDDER_EXTRAS.into_iter().filter(|n| folder.join(n).exists()).collect();
     for name in EMBEDDER_FILES {
@@ -97,6 +89,18 @@ pub fn generator(settings: &spec::Generator, offline: bool) -> Result<GeneratorS
     Ok(GeneratorSource { identity: identity(&settings.model, architecture, &folder, &[&name])?, gguf })
 }
 
+/// Where a model lies: a path as it is, or a hub embedder as `owner/name@revision`, fetched if it is missing.
+pub fn locate(name: &str) -> Result<PathBuf, ModelError> {
+    if Path::new(name).exists() {
+        return Ok(PathBuf::from(name));
+    }
+    let (id, revision) = match name.split_once('@') {
+        Some((id, revision)) => (id, Some(revision)),
+        None => (name, None),
+    };
+    hub_folder(&Hub::new(id, revision, false)?)
+}
+
 /// The models in the hub's cache, in order of id.
 pub fn list() -> Vec<CachedModel> {
     let root = Cache::from_env().path().to_owned();
@@ -114,6 +118,18 @@ pub fn list() -> Vec<CachedModel> {
         }
     }
     models
+}
+
+/// An embedder's folder in the hub's cache, fetched if it is missing.
+fn hub_folder(hub: &Hub) -> Result<PathBuf, ModelError> {
+    for name in EMBEDDER_EXTRAS {
+        hub.get_optional(name);
+    }
+    let mut folder = PathBuf::new();
+    for name in EMBEDDER_FILES {
+        folder = hub.get(name)?.parent().unwrap_or(Path::new("")).to_owned();
+    }
+    Ok(folder)
 }
 
 fn folders(parent: &Path) -> Vec<PathBuf> {
@@ -246,6 +262,7 @@ fn hashed(folder: &Path, name: &str) -> Result<ModelFile, ModelError> {
     let mut hasher = blake3::Hasher::new();
     hasher.update_mmap_rayon(&path).map_err(failed)?;
     let bytes = std::fs::metadata(&path).map_err(failed)?.len();
+    let path = std::path::absolute(&path).map_err(failed)?;
     Ok(ModelFile { name: name.to_owned(), bytes, blake3: hasher.finalize().to_hex().to_string(), path })
 }
 

@@ -57,11 +57,6 @@ impl Dataset {
         }
     }
 
-    /// File below `schemas/`.
-    pub fn schema_file(self) -> String {
-        format!("{}.json", self.folder().replace('/', "_"))
-    }
-
     pub fn part(self, generation: &Path, shard: usize) -> PathBuf {
         generation.join(self.folder()).join(format!("part-{shard:05}.parquet"))
     }

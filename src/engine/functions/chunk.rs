@@ -17,7 +17,7 @@ use crate::{
         fingerprint::{self, Fingerprints},
         models::{Models, title_prefix},
     },
-    job::{Job, progress::Progress, spec},
+    job::{Job, Progress, spec},
     model::Embed,
     store::schema::served_fields,
 };

@@ -13,7 +13,7 @@ use crate::{
         fingerprint::{self, Fingerprints},
         models::{Models, with_title},
     },
-    job::{Job, progress::Progress, spec::VectorType},
+    job::{Job, Progress, spec::VectorType},
     model::{Embed, TextKind},
     store::schema::vector_type,
 };

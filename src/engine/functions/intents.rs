@@ -13,7 +13,7 @@ use crate::{
         models::Models,
     },
     intent::{self, Document, Intent, Predicted},
-    job::{Job, progress::Progress, spec},
+    job::{Job, Progress, spec},
     model::ModelError,
     store::schema::span_fields,
 };

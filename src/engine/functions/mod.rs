@@ -29,7 +29,7 @@ use datafusion::{
     prelude::SessionContext,
 };
 
-use crate::{job::Job, job::progress::Progress};
+use crate::{job::Job, job::Progress};
 
 use super::{fingerprint::Fingerprints, models::Models};
 

@@ -13,7 +13,7 @@ use crate::{
         models::Models,
     },
     expand::{self, Query, Scores, Written},
-    job::{Job, progress::Progress, spec},
+    job::{Job, Progress, spec},
     store::schema::{score_fields, served_fields},
 };
 
