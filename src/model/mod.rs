@@ -1,5 +1,16 @@
 //! The models, behind three small traits: embed, generate, score.
 
+pub mod batch;
+pub mod bert;
+pub mod chat;
+pub mod decoder;
+pub mod device;
+pub mod tokenizer;
+
+#[cfg(test)]
+#[path = "../../tests/common/tiny.rs"]
+pub mod tiny;
+
 use std::path::PathBuf;
 
 use schemars::JsonSchema;
@@ -134,7 +145,8 @@ pub trait Generate: Send + Sync {
     /// Byte ranges of the tokens of `text`, to cut it to a budget; a server's are estimated.
     fn token_offsets(&self, text: &str) -> Result<Vec<(usize, usize)>, ModelError>;
     /// The continuations of each prompt, in order.
-    fn generate(&self, requests: &[(Prompt, Sampling)]) -> Vec<Result<Vec<Completion>, ModelError>>;
+    fn generate(&self, requests: &[(Prompt, Sampling)])
+    -> Vec<Result<Vec<Completion>, ModelError>>;
 }
 
 /// Scores given continuations. Separate from [`Generate`], as not every server can.
@@ -149,4 +161,6 @@ pub enum ModelError {
     File { path: PathBuf, message: String },
     #[error("model {model}: {message}")]
     Model { model: String, message: String },
+    #[error("device {name}: {message}")]
+    Device { name: String, message: String },
 }

@@ -1,0 +1,223 @@
+//! What an embedder's folder says about it: `config.json`, and the files of sentence-transformers where it has them.
+
+use std::path::Path;
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use crate::job::spec::{self, Pooling};
+use crate::model::ModelError;
+
+/// The architecture, from `config.json`.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Config {
+    pub hidden_size: usize,
+    pub num_hidden_layers: usize,
+    pub num_attention_heads: usize,
+    pub intermediate_size: usize,
+    pub max_position_embeddings: usize,
+    pub vocab_size: usize,
+    #[serde(default = "default_type_vocab_size")]
+    pub type_vocab_size: usize,
+    #[serde(default = "default_layer_norm_eps")]
+    pub layer_norm_eps: f64,
+    #[serde(default)]
+    pub hidden_act: Activation,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+pub enum Activation {
+    /// The exact GELU, with erf.
+    #[default]
+    #[serde(rename = "gelu")]
+    Gelu,
+    #[serde(rename = "gelu_new", alias = "gelu_pytorch_tanh")]
+    GeluTanh,
+    #[serde(rename = "relu")]
+    Relu,
+}
+
+/// How vectors are made of the model's output: the model's own files, overridden by the job.
+#[derive(Debug, Clone)]
+pub struct Options {
+    pub pooling: Pooling,
+    pub normalize: bool,
+    pub query_prefix: String,
+    pub document_prefix: String,
+    /// Longest input in tokens, special tokens included.
+    pub max_tokens: usize,
+}
+
+#[derive(Deserialize)]
+struct Kind {
+    model_type: String,
+    #[serde(default)]
+    position_embedding_type: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Module {
+    #[serde(rename = "type")]
+    kind: String,
+}
+
+#[derive(Deserialize)]
+struct PoolingFile {
+    #[serde(default)]
+    pooling_mode_cls_token: bool,
+    #[serde(default)]
+    pooling_mode_mean_tokens: bool,
+}
+
+#[derive(Deserialize)]
+struct Limits {
+    max_seq_length: Option<usize>,
+}
+
+#[derive(Default, Deserialize)]
+struct PromptFile {
+    #[serde(default)]
+    prompts: std::collections::BTreeMap<String, String>,
+}
+
+impl Config {
+    pub fn read(folder: &Path) -> Result<Self, ModelError> {
+        let path = folder.join("config.json");
+        let kind: Kind = require(&path)?;
+        if kind.model_type != "bert" {
+            return Err(error(
+                &path,
+                format!(
+                    "model_type is {}; only bert embedders are supported",
+                    kind.model_type
+                ),
+            ));
+        }
+        if let Some(positions) = kind.position_embedding_type.filter(|p| p != "absolute") {
+            return Err(error(
+                &path,
+                format!("position_embedding_type {positions} is not supported, only absolute"),
+            ));
+        }
+        let config: Self = require(&path)?;
+        if config.num_attention_heads == 0
+            || !config
+                .hidden_size
+                .is_multiple_of(config.num_attention_heads)
+        {
+            let (size, heads) = (config.hidden_size, config.num_attention_heads);
+            return Err(error(
+                &path,
+                format!("hidden_size {size} cannot be split into {heads} num_attention_heads"),
+            ));
+        }
+        Ok(config)
+    }
+}
+
+impl Options {
+    pub fn read(folder: &Path, config: &Config, job: &spec::Embedder) -> Result<Self, ModelError> {
+        let modules: Option<Vec<Module>> = optional(&folder.join("modules.json"))?;
+        let has = |name: &str| modules.iter().flatten().any(|m| m.kind.ends_with(name));
+        if has(".Dense") {
+            let path = folder.join("modules.json");
+            return Err(error(
+                &path,
+                "a Dense layer after pooling is not supported; use another model".into(),
+            ));
+        }
+        let prompts = optional::<PromptFile>(&folder.join("config_sentence_transformers.json"))?
+            .unwrap_or_default();
+        let prompt = |names: [&str; 2]| {
+            names
+                .iter()
+                .find_map(|n| prompts.prompts.get(*n))
+                .cloned()
+                .unwrap_or_default()
+        };
+        Ok(Self {
+            pooling: match job.pooling {
+                Some(pooling) => pooling,
+                None => pooling(folder)?,
+            },
+            normalize: job
+                .normalize
+                .unwrap_or(modules.is_none() || has(".Normalize")),
+            query_prefix: job
+                .query_prefix
+                .clone()
+                .unwrap_or_else(|| prompt(["query", "search_query"])),
+            document_prefix: job
+                .document_prefix
+                .clone()
+                .unwrap_or_else(|| prompt(["document", "passage"])),
+            max_tokens: max_tokens(folder, config, job)?,
+        })
+    }
+}
+
+fn pooling(folder: &Path) -> Result<Pooling, ModelError> {
+    let path = folder.join("1_Pooling/config.json");
+    match optional::<PoolingFile>(&path)? {
+        None => Ok(Pooling::Mean),
+        Some(file) => match (file.pooling_mode_mean_tokens, file.pooling_mode_cls_token) {
+            (true, false) => Ok(Pooling::Mean),
+            (false, true) => Ok(Pooling::Cls),
+            _ => Err(error(
+                &path,
+                "only mean or cls pooling is supported; set models.embedder.pooling".into(),
+            )),
+        },
+    }
+}
+
+fn max_tokens(folder: &Path, config: &Config, job: &spec::Embedder) -> Result<usize, ModelError> {
+    let most = config.max_position_embeddings;
+    if let Some(asked) = job.max_tokens.filter(|&n| n > most || n < 3) {
+        let message =
+            format!("models.embedder.max_tokens is {asked}; this model takes 3 to {most}");
+        return Err(error(&folder.join("config.json"), message));
+    }
+    let limits: Option<Limits> = optional(&folder.join("sentence_bert_config.json"))?;
+    Ok(job
+        .max_tokens
+        .or(limits.and_then(|l| l.max_seq_length))
+        .unwrap_or(most)
+        .min(most))
+}
+
+fn error(path: &Path, message: String) -> ModelError {
+    ModelError::File {
+        path: path.into(),
+        message,
+    }
+}
+
+fn require<T: DeserializeOwned>(path: &Path) -> Result<T, ModelError> {
+    optional(path)?.ok_or_else(|| {
+        error(
+            path,
+            "not found; models.embedder.model must be a folder with a BERT model".into(),
+        )
+    })
+}
+
+/// A JSON file's content; none if there is no such file.
+fn optional<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, ModelError> {
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(error(path, format!("cannot be read: {e}"))),
+    };
+    serde_json::from_str(&text)
+        .map(Some)
+        .map_err(|e| error(path, format!("{e}; fetch the model again")))
+}
+
+fn default_type_vocab_size() -> usize {
+    2
+}
+
+fn default_layer_norm_eps() -> f64 {
+    1e-12
+}

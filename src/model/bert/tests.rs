@@ -1,0 +1,257 @@
+use std::path::PathBuf;
+
+use candle_core::Tensor;
+use tempfile::TempDir;
+
+use super::*;
+use crate::model::tiny;
+
+fn settings() -> spec::Embedder {
+    toml::from_str("model = 'tiny'").unwrap()
+}
+
+fn load_with(folder: &Path, settings: &spec::Embedder) -> Result<BertEmbedder, ModelError> {
+    let identity = ModelIdentity {
+        name: "tiny".into(),
+        architecture: "bert".into(),
+        files: vec![],
+    };
+    BertEmbedder::load(folder, identity, settings, &Device::Cpu)
+}
+
+fn load(folder: &Path) -> BertEmbedder {
+    load_with(folder, &settings()).unwrap()
+}
+
+fn folder() -> TempDir {
+    let folder = TempDir::new().unwrap();
+    tiny::embedder(folder.path(), "");
+    folder
+}
+
+fn cosine(a: &[f32], b: &[f32]) -> f64 {
+    let dot = |a: &[f32], b: &[f32]| {
+        a.iter()
+            .zip(b)
+            .map(|(&x, &y)| x as f64 * y as f64)
+            .sum::<f64>()
+    };
+    dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
+}
+
+fn texts() -> Vec<String> {
+    (0..40)
+        .map(|i| "what is the water system of a city? ".repeat(i % 7) + &i.to_string())
+        .collect()
+}
+
+#[test]
+fn a_vector_does_not_depend_on_its_batch() {
+    let folder = folder();
+    let embedder = load_with(
+        folder.path(),
+        &spec::Embedder {
+            batch_tokens: 300,
+            ..settings()
+        },
+    )
+    .unwrap();
+    let texts = texts();
+    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+    let all = embedder.embed(&texts, TextKind::Document).unwrap();
+    assert_eq!(all.vectors.rows(), texts.len());
+    for (i, text) in texts.iter().enumerate() {
+        let alone = embedder.embed(&[text], TextKind::Document).unwrap();
+        let cosine = cosine(all.vectors.row(i), alone.vectors.row(0));
+        assert!(cosine > 0.999999, "text {i}: {cosine}");
+    }
+    assert!(
+        cosine(all.vectors.row(1), all.vectors.row(2)) < 0.99,
+        "different texts should differ"
+    );
+}
+
+#[test]
+fn vectors_have_length_one_unless_the_job_says_otherwise() {
+    let folder = folder();
+    let length = |e: &BertEmbedder| {
+        let v = e.embed(&["water"], TextKind::Query).unwrap().vectors;
+        v.values.iter().map(|x| x * x).sum::<f32>().sqrt()
+    };
+    assert!((length(&load(folder.path())) - 1.0).abs() < 1e-6);
+    let raw = load_with(
+        folder.path(),
+        &spec::Embedder {
+            normalize: Some(false),
+            ..settings()
+        },
+    )
+    .unwrap();
+    assert!((length(&raw) - 1.0).abs() > 0.1);
+}
+
+#[test]
+fn names_may_start_with_bert() {
+    let (plain, prefixed) = (folder(), TempDir::new().unwrap());
+    tiny::embedder(prefixed.path(), "bert.");
+    let embed = |folder: &TempDir| {
+        load(folder.path())
+            .embed(&["a law"], TextKind::Query)
+            .unwrap()
+            .vectors
+    };
+    assert_eq!(embed(&plain), embed(&prefixed));
+}
+
+#[test]
+fn long_texts_are_cut_and_counted() {
+    let folder = folder();
+    let embedder = load(folder.path());
+    assert_eq!(embedder.max_text_tokens(), 126);
+    let (fits, long) = (
+        "water ".repeat(126),
+        "water ".repeat(126) + "cell cell cell",
+    );
+    let out = embedder
+        .embed(&[&long, &fits, ""], TextKind::Document)
+        .unwrap();
+    assert_eq!(out.truncated, [3, 0, 0]);
+    assert!(cosine(out.vectors.row(0), out.vectors.row(1)) > 0.999999);
+    assert_eq!(embedder.token_offsets(&long).unwrap().len(), 129);
+    assert_eq!(
+        embedder.token_offsets("Water, law").unwrap(),
+        [(0, 5), (5, 6), (7, 10)]
+    );
+}
+
+#[test]
+fn the_models_own_files_set_pooling_prefixes_and_limits() {
+    let folder = folder();
+    let path = folder.path();
+    let write = |name: &str, text: &str| std::fs::write(path.join(name), text).unwrap();
+    std::fs::create_dir(path.join("1_Pooling")).unwrap();
+    write(
+        "1_Pooling/config.json",
+        r#"{"pooling_mode_cls_token": true, "pooling_mode_mean_tokens": false}"#,
+    );
+    write(
+        "modules.json",
+        r#"[{"type": "sentence_transformers.models.Transformer"}, {"type": "sentence_transformers.models.Pooling"}]"#,
+    );
+    write("sentence_bert_config.json", r#"{"max_seq_length": 10}"#);
+    write(
+        "config_sentence_transformers.json",
+        r#"{"prompts": {"query": "why: ", "document": "the: "}}"#,
+    );
+    let embedder = load(path);
+    assert_eq!(embedder.options.pooling, Pooling::Cls);
+    assert!(!embedder.options.normalize);
+    assert_eq!(embedder.max_text_tokens(), 10 - 4);
+    let query = embedder.embed(&["law"], TextKind::Query).unwrap().vectors;
+    let document = embedder
+        .embed(&["law"], TextKind::Document)
+        .unwrap()
+        .vectors;
+    assert_ne!(query, document);
+    let job = spec::Embedder {
+        pooling: Some(Pooling::Mean),
+        normalize: Some(true),
+        query_prefix: Some(String::new()),
+        document_prefix: Some(String::new()),
+        max_tokens: Some(20),
+        ..settings()
+    };
+    let overridden = load_with(path, &job).unwrap();
+    assert_eq!(overridden.max_text_tokens(), 18);
+    let plain = load(self::folder().path());
+    let embed = |e: &BertEmbedder, kind| e.embed(&["law"], kind).unwrap().vectors;
+    assert_eq!(
+        embed(&overridden, TextKind::Query),
+        embed(&plain, TextKind::Document)
+    );
+}
+
+fn refusal(change: impl FnOnce(&Path)) -> String {
+    let folder = folder();
+    change(folder.path());
+    load_with(folder.path(), &settings())
+        .err()
+        .unwrap()
+        .to_string()
+}
+
+fn rewrite(file: PathBuf, from: &str, to: &str) {
+    let text = std::fs::read_to_string(&file).unwrap();
+    assert!(text.contains(from));
+    std::fs::write(file, text.replacen(from, to, 1)).unwrap();
+}
+
+#[test]
+fn broken_folders_are_refused_with_file_and_key() {
+    let config = |from: &'static str, to: &'static str| {
+        refusal(|p| rewrite(p.join("config.json"), from, to))
+    };
+    assert!(config("\"bert\"", "\"roberta\"").contains("config.json: model_type is roberta"));
+    assert!(
+        config("\"num_hidden_layers\":2", "\"num_hidden_layers\":3").contains("encoder.layer.2")
+    );
+    assert!(config("\"intermediate_size\":128,", "").contains("intermediate_size"));
+    assert!(config("\"hidden_act\":\"gelu\"", "\"hidden_act\":\"swish\"").contains("swish"));
+    assert!(config("\"hidden_size\":64", "\"hidden_size\":32").contains("but config.json says"));
+    for name in ["config.json", "tokenizer.json", "model.safetensors"] {
+        let message = refusal(|p| std::fs::remove_file(p.join(name)).unwrap());
+        assert!(message.contains(&format!("{name}: not found")), "{message}");
+        let message = refusal(|p| {
+            let bytes = std::fs::read(p.join(name)).unwrap();
+            std::fs::write(p.join(name), &bytes[..bytes.len() / 2]).unwrap();
+        });
+        assert!(
+            message.contains(name) && message.contains("fetch"),
+            "{message}"
+        );
+    }
+}
+
+#[test]
+fn a_vector_that_is_not_finite_names_its_text() {
+    let folder = folder();
+    let path = folder.path().join("model.safetensors");
+    let mut tensors = candle_core::safetensors::load(&path, &Device::Cpu).unwrap();
+    let words = tensors
+        .get_mut("embeddings.word_embeddings.weight")
+        .unwrap();
+    let mut rows = words.to_vec2::<f32>().unwrap();
+    let id = load(folder.path()).tokenizer.token_to_id("law").unwrap();
+    rows[id as usize][0] = f32::NAN;
+    *words = Tensor::new(rows, &Device::Cpu).unwrap();
+    candle_core::safetensors::save(&tensors, &path).unwrap();
+    let message = load(folder.path())
+        .embed(&["water", "city", "the law"], TextKind::Document)
+        .unwrap_err()
+        .to_string();
+    assert!(message.contains("text 2 of 3 is not finite"), "{message}");
+}
+
+#[test]
+fn minilm_matches_its_reference() {
+    #[derive(serde::Deserialize)]
+    struct Golden {
+        texts: Vec<String>,
+        vectors: Vec<Vec<f32>>,
+    }
+    let folder = std::env::var("INTENDEX_MODELS")
+        .map(|root| PathBuf::from(root).join("minilm"))
+        .unwrap_or_default();
+    if !folder.is_dir() {
+        return eprintln!("SKIPPED: INTENDEX_MODELS names no folder with minilm/");
+    }
+    let golden: Golden =
+        serde_json::from_str(include_str!("../../../tests/data/minilm_golden.json")).unwrap();
+    let texts: Vec<&str> = golden.texts.iter().map(String::as_str).collect();
+    let out = load(&folder).embed(&texts, TextKind::Document).unwrap();
+    assert_eq!(out.truncated, [0, 0, 0, 0, 210]);
+    for (i, expected) in golden.vectors.iter().enumerate() {
+        let cosine = cosine(out.vectors.row(i), expected);
+        assert!(cosine > 0.99999, "text {i}: {cosine}");
+    }
+}

@@ -1,0 +1,287 @@
+//! Decoder language models from GGUF files, run here: what a prompt shares with earlier ones is read once, and the
+//! continuations of several prompts are decoded together.
+//!
+//! A result depends on its own request only, not on the batch or on what was read before. On CPUs without AMX this
+//! holds bit for bit for K-quantised files; with AMX, on a GPU, or for unquantised weights it holds up to the rounding
+//! of matrix products of other sizes.
+
+mod attention;
+mod generate;
+mod gguf;
+mod prefix;
+mod qwen2;
+mod sample;
+mod score;
+mod text;
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use candle_core::Device;
+use tokenizers::Tokenizer;
+
+use self::generate::{Group, Vocabulary};
+use self::gguf::Gguf;
+use self::prefix::{Prefix, Prefixes};
+use self::qwen2::Qwen2;
+use super::chat::ChatTemplate;
+use super::tokenizer::{TokenBytes, offsets};
+use super::{Completion, Generate, LogProb, ModelError, ModelIdentity, Prompt, Sampling, Score};
+use crate::job::spec;
+
+/// The architectures whose forward pass is here.
+const SUPPORTED: &[&str] = &["qwen2"];
+/// Context when neither the job nor the file asks for less.
+const CONTEXT: usize = 8192;
+/// Rows decoded together.
+const ROWS: usize = 32;
+/// Bytes of keys and values kept of prompts that have been read. Prompts of one call that fit together can be scored
+/// after it without being read again.
+const CACHE_BYTES: usize = 1 << 30;
+/// Tokens that end an answer, whatever the file declares.
+const ENDS: &[&str] = &["<|im_end|>", "<|endoftext|>"];
+
+/// A decoder language model with its tokenizer and chat template.
+pub struct Decoder {
+    identity: ModelIdentity,
+    model: Qwen2,
+    tokenizer: Tokenizer,
+    vocabulary: Vocabulary,
+    chat: ChatTemplate,
+    context: usize,
+    cache_tokens: usize,
+    prefixes: Mutex<Prefixes>,
+}
+
+impl Decoder {
+    /// Reads a GGUF file. `settings.context_tokens` may ask for less than the file's context, not for more.
+    pub fn load(
+        path: &Path,
+        identity: ModelIdentity,
+        settings: &spec::Generator,
+        device: &Device,
+    ) -> Result<Self, ModelError> {
+        let mut gguf = Gguf::open(path, device)?;
+        let architecture = gguf.string("general.architecture")?.to_string();
+        if !SUPPORTED.contains(&architecture.as_str()) {
+            let supported = SUPPORTED.join(", ");
+            return Err(gguf.error(format!(
+                "architecture {architecture} is not supported; use a model of {supported}, or a server (models.generator.server)"
+            )));
+        }
+        let context = context(&gguf, settings.context_tokens)?;
+        let tokenizer = gguf.tokenizer()?;
+        let ends = ends(&gguf, &tokenizer)?;
+        let chat = chat(&gguf, &tokenizer)?;
+        let model = Qwen2::load(&mut gguf, context, device)?;
+        let shape = model.shape;
+        let token_bytes = shape.layers * 2 * shape.kv_heads * shape.head_dim * size_of::<f32>();
+        let cache_tokens = CACHE_BYTES / token_bytes;
+        Ok(Self {
+            identity,
+            model,
+            vocabulary: Vocabulary {
+                bytes: TokenBytes::new(&tokenizer),
+                ends,
+            },
+            tokenizer,
+            chat,
+            context,
+            cache_tokens,
+            prefixes: Mutex::new(Prefixes::new(cache_tokens)),
+        })
+    }
+
+    /// Tokens of prompts that stay read between calls.
+    pub fn cached_tokens(&self) -> usize {
+        self.cache_tokens
+    }
+
+    fn error(&self, message: impl ToString) -> ModelError {
+        ModelError::Model {
+            model: self.identity.name.clone(),
+            message: message.to_string(),
+        }
+    }
+
+    /// What a panic in another thread left is whole: a prompt is put there after it has been read.
+    fn prefixes(&self) -> MutexGuard<'_, Prefixes> {
+        self.prefixes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The prompt's tokens, if they and `more` tokens fit the context.
+    fn encode(&self, prompt: &Prompt, more: usize) -> Result<Vec<u32>, ModelError> {
+        let text = self
+            .chat
+            .render(prompt)
+            .map_err(|e| self.error(format!("its chat template fails: {e:#}")))?;
+        let tokens = self
+            .tokenizer
+            .encode(text, false)
+            .map_err(|e| self.error(e))?
+            .get_ids()
+            .to_vec();
+        if tokens.len() + more > self.context {
+            return Err(self.error(format!(
+                "a prompt of {} tokens and {more} more do not fit its context of {}",
+                tokens.len(),
+                self.context
+            )));
+        }
+        Ok(tokens)
+    }
+
+    fn read(&self, tokens: &[u32], prefixes: &mut Prefixes) -> Result<Arc<Prefix>, ModelError> {
+        prefixes.get(&self.model, tokens).map_err(|e| self.error(e))
+    }
+
+    fn start<'a>(
+        &self,
+        request: usize,
+        (prompt, sampling): &'a (Prompt, Sampling),
+        prefixes: &mut Prefixes,
+    ) -> Result<Group<'a>, ModelError> {
+        let tokens = self.encode(prompt, sampling.max_tokens)?;
+        let prefix = self.read(&tokens, prefixes)?;
+        Group::start(&self.model, &self.vocabulary, request, prefix, sampling)
+            .map_err(|e| self.error(e))
+    }
+
+    /// Whether a prompt may join: always if none is running.
+    fn has_room(&self, groups: &[Group], sampling: &Sampling) -> bool {
+        let rows: usize = groups.iter().map(Group::rows).sum();
+        let tokens: usize = groups.iter().map(Group::tokens).sum();
+        groups.is_empty() || (rows + sampling.n <= ROWS && tokens < self.cache_tokens)
+    }
+
+    fn score_one(&self, prompt: &Prompt, texts: &[String]) -> Result<Vec<LogProb>, ModelError> {
+        let encode = |text: &String| {
+            Ok(self
+                .tokenizer
+                .encode(self.chat.defuse(text), false)?
+                .get_ids()
+                .to_vec())
+        };
+        let texts: Vec<Vec<u32>> = texts
+            .iter()
+            .map(encode)
+            .collect::<tokenizers::Result<_>>()
+            .map_err(|e| self.error(e))?;
+        let tokens = self.encode(prompt, texts.iter().map(Vec::len).max().unwrap_or(0))?;
+        let mut prefixes = self.prefixes();
+        let prefix = self.read(&tokens, &mut prefixes)?;
+        score::score(&self.model, &prefix, &texts).map_err(|e| self.error(e))
+    }
+}
+
+impl Generate for Decoder {
+    fn identity(&self) -> &ModelIdentity {
+        &self.identity
+    }
+
+    fn context_tokens(&self) -> usize {
+        self.context
+    }
+
+    fn token_offsets(&self, text: &str) -> Result<Vec<(usize, usize)>, ModelError> {
+        offsets(&self.tokenizer, text).map_err(|e| self.error(e))
+    }
+
+    /// Prompts with the same beginning are best put into one call: the beginning is read once.
+    fn generate(
+        &self,
+        requests: &[(Prompt, Sampling)],
+    ) -> Vec<Result<Vec<Completion>, ModelError>> {
+        let mut results: Vec<Result<Vec<Completion>, ModelError>> =
+            requests.iter().map(|_| Ok(Vec::new())).collect();
+        let mut prefixes = self.prefixes();
+        let mut groups: Vec<Group> = Vec::new();
+        let mut next = 0;
+        while next < requests.len() || !groups.is_empty() {
+            while next < requests.len() && self.has_room(&groups, &requests[next].1) {
+                match self.start(next, &requests[next], &mut prefixes) {
+                    Ok(group) => groups.push(group),
+                    Err(error) => results[next] = Err(error),
+                }
+                next += 1;
+            }
+            for group in groups.extract_if(.., |group| group.rows() == 0) {
+                let request = group.request;
+                results[request] = Ok(group.finish());
+            }
+            if !groups.is_empty()
+                && let Err(error) = generate::step(&self.model, &self.vocabulary, &mut groups)
+            {
+                groups
+                    .drain(..)
+                    .for_each(|group| results[group.request] = Err(self.error(&error)));
+            }
+        }
+        results
+    }
+}
+
+impl Score for Decoder {
+    fn score(&self, requests: &[(Prompt, Vec<String>)]) -> Vec<Result<Vec<LogProb>, ModelError>> {
+        requests
+            .iter()
+            .map(|(prompt, texts)| self.score_one(prompt, texts))
+            .collect()
+    }
+}
+
+fn context(gguf: &Gguf, asked: Option<usize>) -> Result<usize, ModelError> {
+    let most = gguf.count("qwen2.context_length")?;
+    match asked {
+        Some(asked) if asked > most => Err(gguf.error(format!(
+            "models.generator.context_tokens is {asked}, but the model has a context of {most}; ask for at most that"
+        ))),
+        Some(asked) => Ok(asked),
+        None => Ok(most.min(CONTEXT)),
+    }
+}
+
+fn ends(gguf: &Gguf, tokenizer: &Tokenizer) -> Result<Vec<u32>, ModelError> {
+    let mut ends: Vec<u32> = ENDS
+        .iter()
+        .filter_map(|token| tokenizer.token_to_id(token))
+        .collect();
+    if gguf.get("tokenizer.ggml.eos_token_id").is_some() {
+        ends.push(gguf.count("tokenizer.ggml.eos_token_id")? as u32);
+    }
+    if ends.is_empty() {
+        return Err(gguf.error(
+            "no token ends an answer; use a conversion with tokenizer.ggml.eos_token_id".into(),
+        ));
+    }
+    Ok(ends)
+}
+
+fn chat(gguf: &Gguf, tokenizer: &Tokenizer) -> Result<ChatTemplate, ModelError> {
+    let Ok(template) = gguf.string("tokenizer.chat_template") else {
+        return Err(
+            gguf.error("it has no tokenizer.chat_template; use an instruction-tuned model".into())
+        );
+    };
+    let token = |key: &str| match gguf.get(key) {
+        Some(_) => Ok(tokenizer
+            .id_to_token(gguf.count(key)? as u32)
+            .unwrap_or_default()),
+        None => Ok(String::new()),
+    };
+    let (bos, eos) = (
+        token("tokenizer.ggml.bos_token_id")?,
+        token("tokenizer.ggml.eos_token_id")?,
+    );
+    let mut specials: Vec<String> = tokenizer
+        .get_added_tokens_decoder()
+        .into_values()
+        .map(|t| t.content)
+        .collect();
+    specials.sort();
+    ChatTemplate::new(template.into(), bos, eos, specials)
+        .map_err(|e| gguf.error(format!("its tokenizer.chat_template cannot be used: {e:#}")))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,154 @@
+//! Prompts that have been read, kept so that what the next prompt shares with them is not read again.
+//!
+//! A prompt's keys do not depend on what was in the cache: attention runs in blocks that start at fixed positions, and
+//! a kept prompt is reused up to a block's start, or whole if it is the same prompt.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use candle_core::{Result, Tensor};
+
+use super::attention::{Keys, attend, causal_mask};
+use super::qwen2::Qwen2;
+
+/// Tokens that attend together while a prompt is read.
+const BLOCK: usize = 32;
+/// Tokens that go through the linear layers together; bounds memory. A multiple of `BLOCK`.
+const SEGMENT: usize = 512;
+
+/// A prompt that has been read.
+#[derive(Debug)]
+pub struct Prefix {
+    pub tokens: Vec<u32>,
+    /// Per layer, `[kv_heads, tokens, head_dim]`.
+    pub keys: Vec<Keys>,
+    /// The last token's output `[1, hidden]`, before the final norm.
+    pub last: Tensor,
+}
+
+impl Prefix {
+    /// Reads a prompt of at least one token, taking over what `known` has in common with it.
+    fn read(model: &Qwen2, tokens: &[u32], known: Option<&Prefix>) -> Result<Self> {
+        let shape = model.shape;
+        let start = known.map_or(0, |known| reusable(&known.tokens, tokens));
+        let size = [shape.kv_heads, tokens.len(), shape.head_dim];
+        let keys = (0..shape.layers)
+            .map(|_| Keys::zeros(&size, &model.device))
+            .collect::<Result<Vec<_>>>()?;
+        if let Some(known) = known.filter(|_| start > 0) {
+            for (new, old) in keys.iter().zip(&known.keys) {
+                new.write(1, 0, &old.narrow(1, 0, start)?.map(Tensor::contiguous)?)?;
+            }
+        }
+        let mut last = None;
+        for from in (start..tokens.len()).step_by(SEGMENT) {
+            let segment = &tokens[from..tokens.len().min(from + SEGMENT)];
+            let output = read_segment(model, segment, from, &keys)?;
+            last = Some(output.narrow(0, segment.len() - 1, 1)?.copy()?);
+        }
+        let last = last.ok_or_else(|| candle_core::Error::Msg("the prompt is empty".into()))?;
+        Ok(Self {
+            tokens: tokens.to_vec(),
+            keys,
+            last,
+        })
+    }
+}
+
+/// Runs the tokens of a segment that starts at position `from`, and fills in its keys.
+fn read_segment(model: &Qwen2, segment: &[u32], from: usize, keys: &[Keys]) -> Result<Tensor> {
+    let n = segment.len();
+    let positions: Vec<u32> = (from..from + n).map(|p| p as u32).collect();
+    let mask = causal_mask(n.min(BLOCK), model.group(), &model.device)?;
+    let tail = causal_mask((n % BLOCK).max(1), model.group(), &model.device)?;
+    model.forward(segment, &positions, |layer, heads| {
+        let all = &keys[layer];
+        all.write(
+            1,
+            from,
+            &Keys {
+                k: heads.k,
+                v: heads.v,
+            },
+        )?;
+        let blocks = (0..n).step_by(BLOCK).map(|b| {
+            let len = BLOCK.min(n - b);
+            let own = all.narrow(1, from + b, len)?.map(|x| x.unsqueeze(1))?;
+            let mask = if len == BLOCK || n < BLOCK {
+                &mask
+            } else {
+                &tail
+            };
+            attend(
+                &heads.q.narrow(0, b, len)?,
+                &all.narrow(1, 0, from + b)?,
+                &own,
+                Some(mask),
+            )
+        });
+        Tensor::cat(&blocks.collect::<Result<Vec<_>>>()?, 0)
+    })
+}
+
+/// Tokens of a kept prompt that a new one can take over.
+fn reusable(known: &[u32], tokens: &[u32]) -> usize {
+    let common = known.iter().zip(tokens).take_while(|(a, b)| a == b).count();
+    common.min(tokens.len() - 1) / BLOCK * BLOCK
+}
+
+/// The most recently used prompts, up to a number of tokens altogether.
+#[derive(Debug)]
+pub struct Prefixes {
+    recent: VecDeque<Arc<Prefix>>,
+    limit: usize,
+}
+
+impl Prefixes {
+    pub fn new(limit: usize) -> Self {
+        Self {
+            recent: VecDeque::new(),
+            limit,
+        }
+    }
+
+    /// The prompt, from the cache or read now.
+    pub fn get(&mut self, model: &Qwen2, tokens: &[u32]) -> Result<Arc<Prefix>> {
+        if let Some(i) = self.recent.iter().position(|p| p.tokens == tokens)
+            && let Some(found) = self.recent.remove(i)
+        {
+            self.recent.push_front(found.clone());
+            return Ok(found);
+        }
+        let known = self
+            .recent
+            .iter()
+            .rev()
+            .max_by_key(|p| reusable(&p.tokens, tokens))
+            .cloned();
+        let prefix = Arc::new(Prefix::read(model, tokens, known.as_deref())?);
+        self.recent.push_front(prefix.clone());
+        while self.recent.len() > 1 && self.tokens() > self.limit {
+            self.recent.pop_back();
+        }
+        Ok(prefix)
+    }
+
+    fn tokens(&self) -> usize {
+        self.recent.iter().map(|p| p.tokens.len()).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reuse_ends_at_a_block_and_leaves_a_token_to_read() {
+        let tokens: Vec<u32> = (0..100).collect();
+        assert_eq!(reusable(&tokens, &tokens), 96);
+        assert_eq!(reusable(&tokens[..64], &tokens), 64);
+        assert_eq!(reusable(&tokens, &tokens[..64]), 32);
+        assert_eq!(reusable(&tokens[..31], &tokens), 0);
+        assert_eq!(reusable(&[7], &tokens), 0);
+    }
+}

@@ -1,0 +1,453 @@
+use std::path::PathBuf;
+
+use candle_core::quantized::GgmlDType;
+use tempfile::TempDir;
+
+use super::attention::{Keys, attend, causal_mask};
+use super::qwen2::Heads;
+use super::sample::log_probability;
+use super::*;
+use crate::model::{Message, Role, tiny};
+
+fn settings() -> spec::Generator {
+    toml::from_str("model = 'tiny'").unwrap()
+}
+
+fn identity() -> ModelIdentity {
+    ModelIdentity {
+        name: "tiny".into(),
+        architecture: "qwen2".into(),
+        files: vec![],
+    }
+}
+
+fn load(path: &Path) -> Result<Decoder, ModelError> {
+    Decoder::load(path, identity(), &settings(), &Device::Cpu)
+}
+
+fn tiny(dtype: GgmlDType) -> Decoder {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("model.gguf");
+    tiny::generator(&path, dtype);
+    load(&path).unwrap()
+}
+
+fn prompt(text: &str) -> Prompt {
+    let message = |role, content: &str| Message {
+        role,
+        content: content.into(),
+    };
+    let system = "You write questions that people would ask and that the passage answers, one per line, and nothing else.";
+    Prompt {
+        messages: vec![message(Role::System, system), message(Role::User, text)],
+    }
+}
+
+fn sampling(n: usize, temperature: f32, seed: u64) -> Sampling {
+    Sampling {
+        n,
+        temperature,
+        top_p: 0.95,
+        max_tokens: 12,
+        stop: vec!["\n".into()],
+        seed,
+    }
+}
+
+fn requests() -> Vec<(Prompt, Sampling)> {
+    let passages = [
+        "the water system of a city",
+        "energy",
+        "how people change the law, and why",
+        "cell cell cell",
+        "x",
+    ];
+    passages
+        .iter()
+        .enumerate()
+        .map(|(i, p)| (prompt(p), sampling(1 + i % 4, 0.9, i as u64)))
+        .collect()
+}
+
+fn unwrap<T>(results: Vec<Result<T, ModelError>>) -> Vec<T> {
+    results.into_iter().map(Result::unwrap).collect()
+}
+
+/// Logits at every position of `tokens`, read at once and without any cache.
+fn naive(decoder: &Decoder, tokens: &[u32]) -> Vec<Vec<f32>> {
+    let model = &decoder.model;
+    let mask = causal_mask(tokens.len(), model.group(), &Device::Cpu).unwrap();
+    let positions: Vec<u32> = (0..tokens.len() as u32).collect();
+    let output = model.forward(tokens, &positions, |_, Heads { q, k, v }| {
+        let own = Keys {
+            k: k.unsqueeze(1)?,
+            v: v.unsqueeze(1)?,
+        };
+        let none = own.map(|x| x.squeeze(1)?.narrow(1, 0, 0))?;
+        attend(&q, &none, &own, Some(&mask))
+    });
+    model.logits(&output.unwrap()).unwrap().to_vec2().unwrap()
+}
+
+#[test]
+fn special_tokens_are_single_ids() {
+    let decoder = tiny(GgmlDType::F32);
+    let ids = decoder
+        .tokenizer
+        .encode("<|im_start|>user\n", false)
+        .unwrap()
+        .get_ids()
+        .to_vec();
+    assert_eq!(
+        ids[0],
+        decoder.tokenizer.token_to_id("<|im_start|>").unwrap()
+    );
+    assert_eq!(ids.len(), 1 + "user\n".len());
+}
+
+#[test]
+fn greedy_is_the_argmax_of_a_forward_pass_over_everything() {
+    let decoder = tiny(GgmlDType::F32);
+    let prompt = prompt("the effect of time on water");
+    let text = unwrap(decoder.generate(&[(
+        prompt.clone(),
+        Sampling {
+            stop: vec![],
+            ..sampling(1, 0.0, 0)
+        },
+    )]));
+    let mut tokens = decoder.encode(&prompt, 0).unwrap();
+    let start = tokens.len();
+    let mut expected = text::Text::default();
+    while tokens.len() - start < 12 {
+        let logits = naive(&decoder, &tokens).pop().unwrap();
+        let best = (0..logits.len())
+            .max_by(|&a, &b| logits[a].total_cmp(&logits[b]))
+            .unwrap() as u32;
+        if decoder.vocabulary.ends.contains(&best) {
+            break;
+        }
+        expected.push(decoder.vocabulary.bytes.get(best), &[]);
+        tokens.push(best);
+    }
+    assert_eq!(text[0][0].text, expected.finish());
+    assert_eq!(text[0][0].tokens, tokens.len() - start);
+    assert!(
+        text[0][0].tokens > 2,
+        "the tiny generator should write something: {:?}",
+        text[0][0]
+    );
+}
+
+#[test]
+fn a_score_is_the_sum_of_the_tokens_log_probabilities() {
+    let decoder = tiny(GgmlDType::F32);
+    let prompt = prompt("the law of the city");
+    let texts = [
+        " what is the law?",
+        "",
+        " why",
+        " how does a city change the law of water?",
+    ]
+    .map(String::from);
+    let scores = unwrap(decoder.score(&[(prompt.clone(), texts.to_vec())])).remove(0);
+    let start = decoder.encode(&prompt, 0).unwrap();
+    for (text, score) in texts.iter().zip(scores) {
+        let own = decoder
+            .tokenizer
+            .encode(text.as_str(), false)
+            .unwrap()
+            .get_ids()
+            .to_vec();
+        let all = [&start[..], &own].concat();
+        let logits = naive(&decoder, &all);
+        let expected: f64 = own
+            .iter()
+            .enumerate()
+            .map(|(i, &token)| log_probability(&logits[start.len() + i - 1], token).unwrap())
+            .sum();
+        assert_eq!(score.tokens, own.len());
+        assert!(
+            (score.sum - expected).abs() < 1e-3,
+            "{text:?}: {} instead of {expected}",
+            score.sum
+        );
+    }
+}
+
+#[test]
+fn a_request_does_not_depend_on_its_batch() {
+    for dtype in [GgmlDType::Q4K, GgmlDType::F32] {
+        let requests = requests();
+        let together = unwrap(tiny(dtype).generate(&requests));
+        for (request, completions) in requests.iter().zip(&together) {
+            let alone = unwrap(tiny(dtype).generate(std::slice::from_ref(request))).remove(0);
+            assert_eq!(&alone, completions, "{dtype:?}");
+            assert_eq!(alone.len(), request.1.n);
+        }
+    }
+}
+
+#[test]
+fn a_prompt_read_before_changes_nothing() {
+    let texts: Vec<String> = vec![" what is the water?".into(), " why".into()];
+    let score = |decoder: &Decoder, text: &str| {
+        unwrap(decoder.score(&[(prompt(text), texts.clone())])).remove(0)
+    };
+    for (dtype, tolerance) in [(GgmlDType::Q4K, 0.0), (GgmlDType::F32, 1e-4)] {
+        let warm = tiny(dtype);
+        unwrap(warm.generate(&requests()));
+        for passage in [
+            "energy",
+            "",
+            "energy and the law",
+            "the water system of a city",
+        ] {
+            let cold = score(&tiny(dtype), passage);
+            for (a, b) in score(&warm, passage).iter().zip(&cold) {
+                assert!(
+                    (a.sum - b.sum).abs() <= tolerance,
+                    "{dtype:?} {passage}: {} or {}",
+                    a.sum,
+                    b.sum
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn the_cache_forgets_the_oldest_prompts() {
+    let decoder = tiny(GgmlDType::F32);
+    let mut prefixes = Prefixes::new(100);
+    let first = prefixes.get(&decoder.model, &[1; 60]).unwrap();
+    let second = prefixes.get(&decoder.model, &[2; 30]).unwrap();
+    assert!(Arc::ptr_eq(
+        &first,
+        &prefixes.get(&decoder.model, &[1; 60]).unwrap()
+    ));
+    prefixes.get(&decoder.model, &[3; 30]).unwrap();
+    assert!(Arc::ptr_eq(
+        &first,
+        &prefixes.get(&decoder.model, &[1; 60]).unwrap()
+    ));
+    assert!(!Arc::ptr_eq(
+        &second,
+        &prefixes.get(&decoder.model, &[2; 30]).unwrap()
+    ));
+}
+
+#[test]
+fn seeds_and_only_seeds_change_what_is_drawn() {
+    let decoder = tiny(GgmlDType::F32);
+    let draw =
+        |seed| unwrap(decoder.generate(&[(prompt("time"), sampling(4, 1.0, seed))])).remove(0);
+    assert_eq!(draw(5), draw(5));
+    assert_ne!(draw(5), draw(6));
+    let texts = draw(5);
+    assert!(
+        texts.iter().any(|t| t != &texts[0]),
+        "continuations should differ: {texts:?}"
+    );
+}
+
+#[test]
+fn stops_and_limits() {
+    let decoder = tiny(GgmlDType::F32);
+    let run = |s: Sampling| unwrap(decoder.generate(&[(prompt("water"), s)])).remove(0);
+    let all = run(Sampling {
+        stop: vec![],
+        ..sampling(1, 0.0, 0)
+    })
+    .remove(0);
+    let stop = all.text.trim().split(' ').nth(1).unwrap().to_string();
+    let cut = run(Sampling {
+        stop: vec![stop.clone()],
+        ..sampling(1, 0.0, 0)
+    })
+    .remove(0);
+    assert_eq!(cut.text, all.text.split(&stop).next().unwrap());
+    assert!(cut.finished);
+    let short = run(Sampling {
+        max_tokens: 1,
+        stop: vec![],
+        ..sampling(3, 0.0, 0)
+    });
+    assert!(
+        short
+            .iter()
+            .all(|c| c.tokens == 1 && !c.finished && all.text.starts_with(&c.text)),
+        "{short:?}"
+    );
+    assert!(
+        run(Sampling {
+            max_tokens: 0,
+            ..sampling(2, 0.5, 0)
+        })
+        .iter()
+        .all(|c| c.text.is_empty() && !c.finished)
+    );
+    assert!(run(sampling(0, 0.5, 0)).is_empty());
+    assert!(decoder.generate(&[]).is_empty());
+}
+
+#[test]
+fn more_rows_than_fit_are_decoded_in_turn() {
+    let decoder = tiny(GgmlDType::F32);
+    let many: Vec<_> = (0..9)
+        .map(|i| (prompt(&format!("city {i}")), sampling(8, 0.8, i)))
+        .collect();
+    let results = unwrap(decoder.generate(&many));
+    assert!(results.iter().all(|r| r.len() == 8));
+    assert_eq!(results[7], unwrap(decoder.generate(&many[7..8])).remove(0));
+}
+
+#[test]
+fn a_prompt_that_does_not_fit_fails_alone() {
+    let decoder = tiny(GgmlDType::F32);
+    let requests = [
+        (prompt("water"), sampling(1, 0.0, 0)),
+        (prompt(&"water ".repeat(2000)), sampling(1, 0.0, 0)),
+    ];
+    let results = decoder.generate(&requests);
+    assert!(results[0].is_ok());
+    let message = results[1].as_ref().unwrap_err().to_string();
+    assert!(
+        message.contains("12 more do not fit its context of 2048"),
+        "{message}"
+    );
+    let scores = decoder.score(&[
+        (prompt(&"water ".repeat(2000)), vec!["a".into()]),
+        (prompt("a"), vec!["a".into()]),
+    ]);
+    assert!(scores[0].is_err() && scores[1].is_ok());
+}
+
+#[test]
+fn token_offsets_tile_the_text() {
+    let decoder = tiny(GgmlDType::F32);
+    let text = "what is the law of water? Zürich";
+    let offsets = decoder.token_offsets(text).unwrap();
+    assert_eq!(offsets.first().unwrap().0, 0);
+    assert_eq!(offsets.last().unwrap().1, text.len());
+    assert!(
+        offsets
+            .iter()
+            .all(|&(a, b)| text.is_char_boundary(a) && text.is_char_boundary(b))
+    );
+}
+
+/// A file made from the tiny model, and what loading it says.
+fn refusal(change: impl FnOnce(Vec<u8>) -> Vec<u8>) -> String {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("model.gguf");
+    tiny::generator(&path, GgmlDType::F32);
+    std::fs::write(&path, change(std::fs::read(&path).unwrap())).unwrap();
+    let message = load(&path).err().unwrap().to_string();
+    assert!(
+        message.starts_with(&path.display().to_string()),
+        "{message}"
+    );
+    message
+}
+
+fn replace(bytes: &[u8], from: &str, to: &str) -> Vec<u8> {
+    assert_eq!(from.len(), to.len());
+    let at = bytes
+        .windows(from.len())
+        .position(|w| w == from.as_bytes())
+        .unwrap();
+    [&bytes[..at], to.as_bytes(), &bytes[at + from.len()..]].concat()
+}
+
+#[test]
+fn broken_files_are_refused_with_a_remedy() {
+    assert!(refusal(|_| vec![]).contains("empty; fetch it again"));
+    assert!(refusal(|_| b"<html>not found</html>".to_vec()).contains("not a GGUF file"));
+    assert!(refusal(|b| b[..200].to_vec()).contains("truncated"));
+    assert!(refusal(|b| b[..b.len() / 2].to_vec()).contains("truncated: tensor"));
+    assert!(
+        refusal(|b| replace(&b, "blk.1.ffn_up.weight", "blk.1.ffn_UP.weight"))
+            .contains("blk.1.ffn_up.weight is missing")
+    );
+    let other = refusal(|b| {
+        replace(
+            &b,
+            "architecture\u{8}\0\0\0\u{5}\0\0\0\0\0\0\0qwen2",
+            "architecture\u{8}\0\0\0\u{5}\0\0\0\0\0\0\0llama",
+        )
+    });
+    assert!(
+        other.contains("architecture llama is not supported; use a model of qwen2"),
+        "{other}"
+    );
+    assert!(
+        refusal(|b| replace(&b, "chat_template", "CHAT_template")).contains("instruction-tuned")
+    );
+}
+
+#[test]
+fn more_context_than_the_model_has_is_refused() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("model.gguf");
+    tiny::generator(&path, GgmlDType::F32);
+    let settings = spec::Generator {
+        context_tokens: Some(4096),
+        ..settings()
+    };
+    let message = Decoder::load(&path, identity(), &settings, &Device::Cpu)
+        .err()
+        .unwrap()
+        .to_string();
+    assert!(
+        message.contains("context_tokens is 4096") && message.contains("2048"),
+        "{message}"
+    );
+}
+
+fn real(name: &str) -> Option<Decoder> {
+    let path = std::env::var("INTENDEX_MODELS")
+        .ok()
+        .map(|root| PathBuf::from(root).join(name).join("model.gguf"));
+    match path.filter(|path| path.is_file()) {
+        Some(path) => Some(load(&path).unwrap()),
+        None => {
+            eprintln!("SKIPPED: INTENDEX_MODELS names no folder with {name}/model.gguf");
+            None
+        }
+    }
+}
+
+#[test]
+fn a_real_model_answers_and_prefers_the_right_question() {
+    let Some(decoder) = real("qwen2.5-coder-0.5b") else {
+        return;
+    };
+    let ask = |text: &str| Prompt {
+        messages: vec![Message {
+            role: Role::User,
+            content: text.into(),
+        }],
+    };
+    let greedy = Sampling {
+        max_tokens: 16,
+        ..sampling(1, 0.0, 0)
+    };
+    let answer = unwrap(decoder.generate(&[(
+        ask("What is the capital of France? Answer in one word."),
+        greedy,
+    )]));
+    assert!(answer[0][0].text.contains("Paris"), "{answer:?}");
+    let passage = ask(
+        "Passage: Bees make honey from the nectar of flowers.\nWrite a question that the passage answers.",
+    );
+    let texts = vec![
+        "How do bees make honey?".to_string(),
+        "How is the price of steel set?".to_string(),
+    ];
+    let scores = unwrap(decoder.score(&[(passage, texts)])).remove(0);
+    assert!(
+        scores[0].per_token() > scores[1].per_token() + 1.0,
+        "{scores:?}"
+    );
+}
