@@ -56,8 +56,9 @@ impl WordEmbedder {
     pub fn vector(&self, text: &str) -> Vec<f32> {
         let mut vector = vec![0.01f32; self.dim()];
         for word in text.split(|c: char| !c.is_alphanumeric()) {
-            let hash = word.to_lowercase().bytes();
-            let hash = hash.fold(7u64, |h, b| h.wrapping_mul(1_000_003) ^ u64::from(b));
+            let word = word.to_lowercase();
+            let mix = |h: u64, b: u8| h.wrapping_mul(1_000_003) ^ u64::from(b);
+            let hash = word.bytes().fold(7, mix);
             vector[(hash % 31) as usize] += 1.0;
         }
         let norm = vector.iter().map(|v| v * v).sum::<f32>().sqrt();

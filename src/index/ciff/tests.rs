@@ -131,7 +131,7 @@ fn the_toy_collection_is_what_anserini_exports() {
         i64::from(header.num_postings_lists),
         golden["header"]["num_postings_lists"].as_i64().unwrap()
     );
-    let lists: Vec<_> = lists.iter().map(|l| {
+    let lists = lists.iter().map(|l| {
         let postings: Vec<_> = l.postings.iter().map(|p| (p.docid, p.tf)).collect();
         serde_json::json!({"term": l.term, "df": l.df, "cf": l.cf, "postings": postings})
     });

@@ -104,7 +104,7 @@ fn an_index_of_nothing_answers_with_nothing() {
     for factory in ["auto", "IVF64,Flat"] {
         let dir = tempfile::tempdir().unwrap();
         let index = build(dir.path(), factory, &[]).unwrap();
-        assert_eq!(index.search(&vectors(1, 6), 5).unwrap(), []);
+        assert!(index.search(&vectors(1, 6), 5).unwrap().is_empty());
     }
 }
 

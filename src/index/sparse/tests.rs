@@ -145,6 +145,17 @@ fn an_index_of_nothing_answers_with_nothing() {
 }
 
 #[test]
+fn files_have_the_same_permissions() {
+    let (dir, _index) = indexed(&["x"]);
+    let files = std::fs::read_dir(dir.path().join("sparse")).unwrap();
+    let mut kinds: Vec<_> = files
+        .map(|file| file.unwrap().metadata().unwrap().permissions())
+        .collect();
+    kinds.dedup();
+    assert_eq!(kinds.len(), 1, "{kinds:?}");
+}
+
+#[test]
 fn a_folder_with_files_is_refused() {
     let dir = TempDir::new().unwrap();
     std::fs::write(dir.path().join("notes"), "").unwrap();

@@ -111,11 +111,31 @@ impl SparseWriter {
         let target = MmapDirectory::open(&dir).map_err(|e| in_dir(&dir)(e.into()))?;
         merge_indices(&parts, target).map_err(in_dir(&dir))?;
         drop(parts);
-        parts_dir
-            .close()
-            .map_err(|source| SparseError::File { path: dir, source })?;
+        let file = |source| SparseError::File {
+            path: dir.clone(),
+            source,
+        };
+        parts_dir.close().map_err(file)?;
+        share_meta(&dir).map_err(file)?;
         Ok(SparseSummary { documents })
     }
+}
+
+/// Tantivy writes its `.json` files for their owner alone; a published index is read by others too, so they get
+/// the permissions of the segment's files.
+fn share_meta(dir: &Path) -> std::io::Result<()> {
+    let files = std::fs::read_dir(dir)?.map(|file| file.map(|file| file.path()));
+    let files = files.collect::<Result<Vec<_>, _>>()?;
+    let (meta, segment): (Vec<_>, Vec<_>) = files
+        .into_iter()
+        .partition(|path| path.extension().is_some_and(|e| e == "json"));
+    if let Some(ordinary) = segment.first() {
+        let permissions = std::fs::metadata(ordinary)?.permissions();
+        for path in meta {
+            std::fs::set_permissions(path, permissions.clone())?;
+        }
+    }
+    Ok(())
 }
 
 fn new_part(
