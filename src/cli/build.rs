@@ -16,7 +16,12 @@ pub struct BuildArgs {
     #[arg(value_name = "JOB")]
     pub job: PathBuf,
     /// Change a key of the job; may be repeated, in the environment one assignment a line.
-    #[arg(long, value_name = "KEY=VALUE", value_delimiter = '\n', env = "INTENDEX_BUILD_SET")]
+    #[arg(
+        long,
+        value_name = "KEY=VALUE",
+        value_delimiter = '\n',
+        env = "INTENDEX_BUILD_SET"
+    )]
     pub set: Vec<String>,
     /// Start over: take nothing from an unfinished build.
     #[arg(long, value_parser = BoolishValueParser::new(), env = "INTENDEX_BUILD_RESTART")]

@@ -14,7 +14,13 @@ use crate::job::Progress;
 #[derive(Debug, clap::Args)]
 pub struct ConsoleArgs {
     /// How log, progress and errors are written to stderr: text, or one JSON object a line.
-    #[arg(long, global = true, value_enum, default_value = "text", env = "INTENDEX_LOG_FORMAT")]
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        default_value = "text",
+        env = "INTENDEX_LOG_FORMAT"
+    )]
     pub log_format: LogFormat,
     /// Say more; twice for even more.
     #[arg(short, long, global = true, action = clap::ArgAction::Count, env = "INTENDEX_VERBOSE")]

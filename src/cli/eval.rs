@@ -38,7 +38,12 @@ pub struct EvalRunArgs {
     #[arg(long, value_parser = BoolishValueParser::new(), env = "INTENDEX_EVAL_RUN_BY_QUERY")]
     pub by_query: bool,
     /// How the measures are written.
-    #[arg(long, value_enum, default_value = "text", env = "INTENDEX_EVAL_RUN_FORMAT")]
+    #[arg(
+        long,
+        value_enum,
+        default_value = "text",
+        env = "INTENDEX_EVAL_RUN_FORMAT"
+    )]
     pub format: ResultFormat,
 }
 

@@ -48,7 +48,11 @@ pub fn run(args: ImportArgs) -> anyhow::Result<ExitStatus> {
     };
     let done = import(&options, &|skipped| tracing::warn!("{skipped}"))?;
     let out = options.out.display();
-    tracing::info!("{out}: {} documents, {} skipped", done.documents, done.skipped);
+    tracing::info!(
+        "{out}: {} documents, {} skipped",
+        done.documents,
+        done.skipped
+    );
     Ok(match done.skipped {
         0 => ExitStatus::Done,
         _ => ExitStatus::Partial,

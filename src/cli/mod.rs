@@ -144,7 +144,9 @@ mod tests {
             let flag = arg.get_long().unwrap_or_default();
             let mut parts = path.to_vec();
             parts.push(flag.to_string());
-            format!("INTENDEX_{}", parts.join("_")).to_uppercase().replace('-', "_")
+            format!("INTENDEX_{}", parts.join("_"))
+                .to_uppercase()
+                .replace('-', "_")
         }
         fn walk(command: &Command, path: &[String]) -> usize {
             let flags = command.get_arguments().filter(|arg| {

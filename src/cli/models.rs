@@ -31,7 +31,10 @@ pub struct ModelsCheckArgs {
     pub job: PathBuf,
     /// Change a key of the job; may be repeated, in the environment one assignment a line.
     #[arg(
-        long, value_name = "KEY=VALUE", value_delimiter = '\n', env = "INTENDEX_MODELS_CHECK_SET"
+        long,
+        value_name = "KEY=VALUE",
+        value_delimiter = '\n',
+        env = "INTENDEX_MODELS_CHECK_SET"
     )]
     pub set: Vec<String>,
 }

@@ -12,7 +12,12 @@ pub struct PlanArgs {
     #[arg(value_name = "JOB")]
     pub job: std::path::PathBuf,
     /// Change a key of the job; may be repeated, in the environment one assignment a line.
-    #[arg(long, value_name = "KEY=VALUE", value_delimiter = '\n', env = "INTENDEX_PLAN_SET")]
+    #[arg(
+        long,
+        value_name = "KEY=VALUE",
+        value_delimiter = '\n',
+        env = "INTENDEX_PLAN_SET"
+    )]
     pub set: Vec<String>,
     /// How the plan is written.
     #[arg(long, value_enum, default_value = "text", env = "INTENDEX_PLAN_FORMAT")]

@@ -80,12 +80,25 @@ impl Lines {
     }
 
     fn tell(&self, state: &'static str, stage: &Stage) {
-        let Stage { name, total, unit, done, .. } = stage;
+        let Stage {
+            name,
+            total,
+            unit,
+            done,
+            ..
+        } = stage;
         let seconds = stage.started.elapsed().as_secs_f64();
         match self.format {
             LogFormat::Text => tracing::info!("{}", stage.line(state, seconds)),
             LogFormat::Json => tracing::info!(
-                event = "progress", state, stage = name, done, total, unit, seconds, "{name} {state}"
+                event = "progress",
+                state,
+                stage = name,
+                done,
+                total,
+                unit,
+                seconds,
+                "{name} {state}"
             ),
         }
     }
@@ -127,8 +140,20 @@ impl Progress for Lines {
 
 impl Stage {
     fn line(&self, state: &str, seconds: f64) -> String {
-        let Stage { name, total, unit, done, .. } = self;
-        let of = |total: u64| if total > 0 { format!("/{total}") } else { String::new() };
+        let Stage {
+            name,
+            total,
+            unit,
+            done,
+            ..
+        } = self;
+        let of = |total: u64| {
+            if total > 0 {
+                format!("/{total}")
+            } else {
+                String::new()
+            }
+        };
         let rate = *done as f64 / seconds.max(1e-3);
         match state {
             "started" if *total > 0 => format!("{name}: {total} {unit}"),
@@ -136,7 +161,11 @@ impl Stage {
             "finished" => format!("{name}: {done} {unit} in {seconds:.1} s"),
             _ => {
                 let left = total.saturating_sub(*done) as f64 / rate.max(1e-9);
-                let left = if *total > 0 { format!(", {left:.0} s left") } else { String::new() };
+                let left = if *total > 0 {
+                    format!(", {left:.0} s left")
+                } else {
+                    String::new()
+                };
                 format!("{name}: {done}{} {unit}, {rate:.1}/s{left}", of(*total))
             }
         }
@@ -170,8 +199,14 @@ mod tests {
             started: now,
             told: now,
         };
-        assert_eq!(stage(200).line("running", 10.0), "chunk: 50/200 documents, 5.0/s, 30 s left");
+        assert_eq!(
+            stage(200).line("running", 10.0),
+            "chunk: 50/200 documents, 5.0/s, 30 s left"
+        );
         assert_eq!(stage(0).line("running", 10.0), "chunk: 50 documents, 5.0/s");
-        assert_eq!(stage(50).line("finished", 10.0), "chunk: 50 documents in 10.0 s");
+        assert_eq!(
+            stage(50).line("finished", 10.0),
+            "chunk: 50 documents in 10.0 s"
+        );
     }
 }

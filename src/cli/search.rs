@@ -64,7 +64,12 @@ pub struct SearchArgs {
     #[arg(long, value_parser = share, env = "INTENDEX_SEARCH_HYBRID_WEIGHT")]
     pub hybrid_weight: Option<f32>,
     /// How sparse and dense results are combined.
-    #[arg(long, value_enum, default_value = "weighted", env = "INTENDEX_SEARCH_FUSION")]
+    #[arg(
+        long,
+        value_enum,
+        default_value = "weighted",
+        env = "INTENDEX_SEARCH_FUSION"
+    )]
     pub fusion: FusionMethod,
     /// Device of the embedder: auto, cpu or cuda:N.
     #[arg(long, default_value = "auto", env = "INTENDEX_SEARCH_DEVICE")]

@@ -103,4 +103,3 @@ fn typed_column<'a>(
         expected,
     })
 }
-

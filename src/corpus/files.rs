@@ -22,7 +22,12 @@ pub struct CorpusFile {
 pub fn corpus_fingerprint(files: &[CorpusFile]) -> String {
     let mut hasher = blake3::Hasher::new();
     for file in files {
-        let line = format!("{}\0{}\0{}\n", file.path.display(), file.bytes, file.modified);
+        let line = format!(
+            "{}\0{}\0{}\n",
+            file.path.display(),
+            file.bytes,
+            file.modified
+        );
         hasher.update(line.as_bytes());
     }
     hasher.finalize().to_hex().to_string()
@@ -137,7 +142,13 @@ mod tests {
     #[test]
     fn folders_and_globs_are_sorted_and_skip_working_files() {
         let dir = tempfile::tempdir().unwrap();
-        for name in ["b.parquet", "a/c.parquet", "a/d.txt", "_tmp/x.parquet", ".y.parquet"] {
+        for name in [
+            "b.parquet",
+            "a/c.parquet",
+            "a/d.txt",
+            "_tmp/x.parquet",
+            ".y.parquet",
+        ] {
             let path = dir.path().join(name);
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, "x").unwrap();

@@ -3,7 +3,9 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, StringArray, StringBuilder};
+use arrow::array::{
+    Array, ArrayRef, AsArray, BooleanArray, RecordBatch, StringArray, StringBuilder,
+};
 use arrow::compute::{cast, filter};
 use arrow::datatypes::{DataType, SchemaRef, UInt32Type, UInt64Type};
 
@@ -101,34 +103,57 @@ impl Judge {
     }
 
     /// Why a row is no document, if it is none.
-    fn fault(&mut self, id: Option<&str>, text: Option<&str>, invalid: Option<&str>) -> Option<String> {
+    fn fault(
+        &mut self,
+        id: Option<&str>,
+        text: Option<&str>,
+        invalid: Option<&str>,
+    ) -> Option<String> {
         let corpus = &self.corpus;
         if let Some(column) = invalid {
             return Some(format!("`{column}` is not UTF-8; convert it"));
         }
         let Some(id) = id.filter(|id| !id.is_empty()) else {
-            return Some(format!("`{}` is empty; every document needs an id", corpus.id));
+            return Some(format!(
+                "`{}` is empty; every document needs an id",
+                corpus.id
+            ));
         };
         let Some(text) = text else {
-            return Some(format!("`{}` is null; fill it, or leave such rows out with `corpus.filter`", corpus.text));
+            return Some(format!(
+                "`{}` is null; fill it, or leave such rows out with `corpus.filter`",
+                corpus.text
+            ));
         };
         if text.trim().is_empty() {
-            return Some(format!("`{}` has no text; fill it, or leave such rows out with `corpus.filter`", corpus.text));
+            return Some(format!(
+                "`{}` has no text; fill it, or leave such rows out with `corpus.filter`",
+                corpus.text
+            ));
         }
         if text.len() > corpus.max_document_bytes {
             return Some(format!(
                 "`{}` has {} bytes; split it, or raise `corpus.max_document_bytes` ({})",
-                corpus.text, text.len(), corpus.max_document_bytes
+                corpus.text,
+                text.len(),
+                corpus.max_document_bytes
             ));
         }
         if self.duplicates.contains(id) && !self.kept.insert(id.to_string()) {
-            return Some(format!("`{}` {id} occurs before; ids must be unique", corpus.id));
+            return Some(format!(
+                "`{}` {id} occurs before; ids must be unique",
+                corpus.id
+            ));
         }
         None
     }
 
     /// All rows of a batch under the documents' column names.
-    fn documents(&self, batch: &RecordBatch, ids: &StringArray) -> Result<Vec<ArrayRef>, CorpusError> {
+    fn documents(
+        &self,
+        batch: &RecordBatch,
+        ids: &StringArray,
+    ) -> Result<Vec<ArrayRef>, CorpusError> {
         let titles = match &self.corpus.title {
             Some(title) => filled_or_null(column(batch, title)?.as_string::<i32>()),
             None => Arc::new(StringArray::new_null(batch.num_rows())),

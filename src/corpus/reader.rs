@@ -4,11 +4,13 @@ use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions, StringArray, UInt32Array, UInt64Array};
+use arrow::array::{
+    ArrayRef, RecordBatch, RecordBatchOptions, StringArray, UInt32Array, UInt64Array,
+};
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::{Schema, SchemaRef};
-use datafusion::common::cast::as_boolean_array;
 use datafusion::common::Result;
+use datafusion::common::cast::as_boolean_array;
 use datafusion::physical_expr::PhysicalExpr;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
@@ -131,7 +133,11 @@ fn project(batch: &RecordBatch, output: &SchemaRef) -> Result<RecordBatch> {
     });
     let columns: Vec<ArrayRef> = columns.collect::<Result<_>>()?;
     let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-    Ok(RecordBatch::try_new_with_options(output.clone(), columns, &options)?)
+    Ok(RecordBatch::try_new_with_options(
+        output.clone(),
+        columns,
+        &options,
+    )?)
 }
 
 /// Rows as read, and where they are: the file's index and the first row's number.

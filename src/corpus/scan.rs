@@ -153,4 +153,3 @@ impl CorpusScan {
         Ok(rows.map(move |batch| judge.split(&batch?)))
     }
 }
-

@@ -23,7 +23,11 @@ pub type Invalid = Vec<Option<String>>;
 pub fn rows_that_fit(batch: &RecordBatch, start: usize) -> usize {
     let mut bytes = 0;
     for row in start..batch.num_rows() {
-        bytes += batch.columns().iter().map(|c| bytes_at(c, row)).sum::<usize>();
+        bytes += batch
+            .columns()
+            .iter()
+            .map(|c| bytes_at(c, row))
+            .sum::<usize>();
         if bytes > BATCH_BYTES {
             return (row - start).max(1);
         }
@@ -33,7 +37,10 @@ pub fn rows_that_fit(batch: &RecordBatch, start: usize) -> usize {
 
 fn bytes_at(column: &ArrayRef, row: usize) -> usize {
     let lengths = |values: &ArrayRef, from: usize, to: usize| match values.as_binary_view_opt() {
-        Some(views) => views.views()[from..to].iter().map(|v| *v as u32 as usize).sum(),
+        Some(views) => views.views()[from..to]
+            .iter()
+            .map(|v| *v as u32 as usize)
+            .sum(),
         None => 0,
     };
     match column.data_type() {
@@ -54,7 +61,11 @@ fn bytes_at(column: &ArrayRef, row: usize) -> usize {
 
 /// The column `name` with its strings as Utf8; a bad value reads with replacement characters, and its row is
 /// marked in `invalid`. Other columns come back as they are.
-pub fn decode(name: &str, column: &ArrayRef, invalid: &mut Invalid) -> Result<ArrayRef, ArrowError> {
+pub fn decode(
+    name: &str,
+    column: &ArrayRef,
+    invalid: &mut Invalid,
+) -> Result<ArrayRef, ArrowError> {
     match column.data_type() {
         DataType::BinaryView => Ok(decode_one(name, column.as_binary_view(), invalid)),
         DataType::List(item) if item.data_type() == &DataType::BinaryView => {

@@ -79,7 +79,10 @@ impl TableProvider for CorpusTable {
             None => self.schema.clone(),
         };
         let filter = conjunction(filters.to_vec());
-        let read = Arc::new(self.schema.project(&self.read_columns(&output, filter.as_ref()))?);
+        let read = Arc::new(
+            self.schema
+                .project(&self.read_columns(&output, filter.as_ref()))?,
+        );
         let filter = match filter {
             Some(filter) => {
                 let schema = DFSchema::try_from(read.clone())?;

@@ -7,8 +7,20 @@ use super::spec::{ChunkMethod, Corpus, Embedder, Generator, Job};
 
 /// Columns of the chunks dataset, which a passthrough column would collide with.
 const CHUNK_COLUMNS: [&str; 14] = [
-    "chunk_id", "doc_id", "title", "ordinal", "start", "end", "text", "headings", "sentences",
-    "tokens", "intents", "language", "key", "vector",
+    "chunk_id",
+    "doc_id",
+    "title",
+    "ordinal",
+    "start",
+    "end",
+    "text",
+    "headings",
+    "sentences",
+    "tokens",
+    "intents",
+    "language",
+    "key",
+    "vector",
 ];
 
 /// Everything wrong with a job that has the right keys and types.
@@ -104,7 +116,12 @@ fn models(job: &Job, rules: &mut Rules) {
 }
 
 fn embedder(model: &Embedder, rules: &mut Rules) {
-    located("models.embedder", &model.model, model.revision.as_deref(), rules);
+    located(
+        "models.embedder",
+        &model.model,
+        model.revision.as_deref(),
+        rules,
+    );
     rules.at_least_one("models.embedder.batch_tokens", model.batch_tokens);
     rules.at_least_one("models.embedder.max_tokens", model.max_tokens.unwrap_or(1));
 }
@@ -119,7 +136,12 @@ fn generator(model: &Generator, rules: &mut Rules) {
             "models.generator.api_key",
             "is for a server, but `models.generator.server` is not set",
         );
-        return located("models.generator", &model.model, model.revision.as_deref(), rules);
+        return located(
+            "models.generator",
+            &model.model,
+            model.revision.as_deref(),
+            rules,
+        );
     };
     rules.filled("models.generator.model", &model.model);
     rules.require(

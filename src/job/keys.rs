@@ -193,6 +193,9 @@ mod tests {
     fn enumerations_are_read_from_the_schema() {
         let chunk = Node::root().child("chunk").unwrap();
         let method = chunk.child("method").unwrap();
-        assert_eq!(method.choices(), ["intent", "fixed", "sliding", "paragraph"]);
+        assert_eq!(
+            method.choices(),
+            ["intent", "fixed", "sliding", "paragraph"]
+        );
     }
 }

@@ -38,12 +38,7 @@ fn parse(node: Node, text: &str) -> Value {
     }
 }
 
-fn insert(
-    table: &mut toml::Table,
-    names: &[&str],
-    value: Value,
-    key: &str,
-) -> Result<(), Problem> {
+fn insert(table: &mut toml::Table, names: &[&str], value: Value, key: &str) -> Result<(), Problem> {
     let Some((first, rest)) = names.split_first() else {
         return Ok(());
     };

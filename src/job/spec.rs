@@ -167,7 +167,13 @@ pub struct Intents {
 
 impl Default for Intents {
     fn default() -> Self {
-        Self { enabled: true, section_tokens: 1024, max_document_chars: 200_000, temperature: 0.7, duplicate_cosine: 0.9 }
+        Self {
+            enabled: true,
+            section_tokens: 1024,
+            max_document_chars: 200_000,
+            temperature: 0.7,
+            duplicate_cosine: 0.9,
+        }
     }
 }
 
@@ -289,7 +295,13 @@ pub struct Sparse {
 
 impl Default for Sparse {
     fn default() -> Self {
-        Self { enabled: true, language: SparseLanguage::English, title_weight: 0.5, text_weight: 1.0, queries_weight: 0.5 }
+        Self {
+            enabled: true,
+            language: SparseLanguage::English,
+            title_weight: 0.5,
+            text_weight: 1.0,
+            queries_weight: 0.5,
+        }
     }
 }
 
@@ -328,7 +340,12 @@ pub struct Dense {
 
 impl Default for Dense {
     fn default() -> Self {
-        Self { enabled: true, factory: "auto".into(), queries_weight: 0.3, hybrid_weight: 0.5 }
+        Self {
+            enabled: true,
+            factory: "auto".into(),
+            queries_weight: 0.3,
+            hybrid_weight: 0.5,
+        }
     }
 }
 

@@ -24,7 +24,10 @@ pub fn read(file: &Found, kind: Kind) -> Result<Document, String> {
         Kind::Text => (first_line(&text), text),
         _ => markdown(text),
     };
-    let stem = file.path.file_stem().map(|s| s.to_string_lossy().into_owned());
+    let stem = file
+        .path
+        .file_stem()
+        .map(|s| s.to_string_lossy().into_owned());
     Ok(Document {
         id: file.name.clone(),
         title: title.or(stem),
@@ -38,7 +41,9 @@ fn read_text(path: &Path) -> Result<String, String> {
     let unreadable = |error: std::io::Error| format!("it cannot be read: {error}");
     let bytes = std::fs::metadata(path).map_err(unreadable)?.len();
     if bytes > MOST_BYTES {
-        return Err(format!("it has {bytes} bytes, more than {MOST_BYTES}; split it"));
+        return Err(format!(
+            "it has {bytes} bytes, more than {MOST_BYTES}; split it"
+        ));
     }
     let text = String::from_utf8(std::fs::read(path).map_err(unreadable)?).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
@@ -69,8 +74,15 @@ fn front_matter(text: &str) -> Option<(&str, &str)> {
     let start = at;
     // A line of dashes may also be a rule: front matter begins with a key.
     let first = text[start..].lines().find(|line| !line.trim().is_empty())?;
-    let key = first.split([':', '=']).next().filter(|key| key.len() < first.len())?;
-    if !key.trim().chars().all(|c| c.is_alphanumeric() || "_-.\"".contains(c)) {
+    let key = first
+        .split([':', '='])
+        .next()
+        .filter(|key| key.len() < first.len())?;
+    if !key
+        .trim()
+        .chars()
+        .all(|c| c.is_alphanumeric() || "_-.\"".contains(c))
+    {
         return None;
     }
     for line in text[start..].split_inclusive('\n') {
@@ -96,7 +108,13 @@ fn first_heading(text: &str) -> Option<String> {
     let mut title: Option<String> = None;
     for event in Parser::new(text) {
         match (event, &mut title) {
-            (Event::Start(Tag::Heading { level: HeadingLevel::H1, .. }), None) => {
+            (
+                Event::Start(Tag::Heading {
+                    level: HeadingLevel::H1,
+                    ..
+                }),
+                None,
+            ) => {
                 title = Some(String::new());
             }
             (Event::End(TagEnd::Heading(_)), Some(title)) => return filled(title),
@@ -119,15 +137,22 @@ fn html(page: String) -> Result<(Option<String>, String), String> {
         let title = Arc::new(Mutex::new(None));
         let found = title.clone();
         let converter = HtmlToMarkdown::builder()
-            .skip_tags(vec!["script", "style", "template", "noscript", "svg", "iframe"])
-            .add_handler(vec!["title"], move |handlers: &dyn Handlers, element: Element| {
-                let text = handlers.walk_children(element.node).content;
-                let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
-                found.get_or_insert(text);
-                Some("".into())
-            })
+            .skip_tags(vec![
+                "script", "style", "template", "noscript", "svg", "iframe",
+            ])
+            .add_handler(
+                vec!["title"],
+                move |handlers: &dyn Handlers, element: Element| {
+                    let text = handlers.walk_children(element.node).content;
+                    let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
+                    found.get_or_insert(text);
+                    Some("".into())
+                },
+            )
             .build();
-        let text = converter.convert(&page).map_err(|error| error.to_string())?;
+        let text = converter
+            .convert(&page)
+            .map_err(|error| error.to_string())?;
         let title = title.lock().unwrap_or_else(PoisonError::into_inner).take();
         let title = title.and_then(|title| filled(&plain(&title)));
         Ok((title.or_else(|| first_heading(&text)), text))
@@ -168,7 +193,11 @@ mod tests {
             ("---\ntitle: A: b\n---\n# H\n", Some("A: b"), "# H\n"),
             ("---\r\ntitle: 'Q'\r\n---\r\nx", Some("Q"), "x"),
             ("+++\ntitle = \"T\"\n+++\nx", Some("T"), "x"),
-            ("---\nlayout: p\n---\n# H *i* `c`\n", Some("H i c"), "# H *i* `c`\n"),
+            (
+                "---\nlayout: p\n---\n# H *i* `c`\n",
+                Some("H i c"),
+                "# H *i* `c`\n",
+            ),
             ("---\n\nA rule.\n\n---\n", None, "---\n\nA rule.\n\n---\n"),
             ("---\ntitle: unclosed\n", None, "---\ntitle: unclosed\n"),
             ("Set\next\n===\nx", Some("Set ext"), "Set\next\n===\nx"),

@@ -111,9 +111,8 @@ fn roots(paths: &[PathBuf]) -> Result<Vec<(PathBuf, PathBuf)>, ImportError> {
 fn labels(roots: &[(PathBuf, PathBuf)]) -> Vec<String> {
     let parts: Vec<Vec<String>> = roots.iter().map(|(_, real)| normal_parts(real)).collect();
     let end = |i: usize, n: usize| parts[i][parts[i].len().saturating_sub(n)..].join("/");
-    let unique = |i: usize, n: usize| {
-        (0..parts.len()).all(|other| other == i || end(other, n) != end(i, n))
-    };
+    let unique =
+        |i: usize, n: usize| (0..parts.len()).all(|other| other == i || end(other, n) != end(i, n));
     (0..parts.len())
         .map(|i| {
             if parts.len() == 1 {
@@ -164,7 +163,14 @@ fn below(root: &(PathBuf, PathBuf), label: &str) -> Result<Vec<(String, Found)>,
             label => format!("{label}/{relative}"),
         };
         let path = entry.into_path();
-        files.push((relative, Found { path, name, kind: Some(kind) }));
+        files.push((
+            relative,
+            Found {
+                path,
+                name,
+                kind: Some(kind),
+            },
+        ));
     }
     Ok(files)
 }
@@ -187,7 +193,10 @@ mod tests {
     fn labels_are_as_short_as_tells_them_apart() {
         assert_eq!(ends(&["/x/docs"]), [""]);
         assert_eq!(ends(&["/x/docs", "/x/src"]), ["docs", "src"]);
-        assert_eq!(ends(&["/a/docs", "/b/docs", "/b/src"]), ["a/docs", "b/docs", "src"]);
+        assert_eq!(
+            ends(&["/a/docs", "/b/docs", "/b/src"]),
+            ["a/docs", "b/docs", "src"]
+        );
         assert_eq!(ends(&["/docs", "/b/docs"]), ["docs", "b/docs"]);
     }
 }

@@ -50,7 +50,14 @@ fn json_row(file: &Found, line: u64, bytes: &[u8], keys: &RowKeys) -> Result<Doc
         Value::Number(number) => Some(number.to_string()),
         other => other.as_str().map(String::from),
     });
-    Ok(document(file, Kind::Jsonl, line, id, columns.title.and_then(string), text))
+    Ok(document(
+        file,
+        Kind::Jsonl,
+        line,
+        id,
+        columns.title.and_then(string),
+        text,
+    ))
 }
 
 /// Reads CSV with a header line.
@@ -97,7 +104,14 @@ fn csv_row(
     let string = |i: usize| record.get(i).map(String::from);
     let text = string(columns.text).unwrap_or_default();
     let id = columns.id.and_then(string);
-    Ok(document(file, Kind::Csv, line, id, columns.title.and_then(string), text))
+    Ok(document(
+        file,
+        Kind::Csv,
+        line,
+        id,
+        columns.title.and_then(string),
+        text,
+    ))
 }
 
 fn document(
