@@ -43,7 +43,7 @@ fn stage(name: &str) -> Result<Stage, String> {
 pub fn run(args: BuildArgs, console: &Console) -> anyhow::Result<ExitStatus> {
     let job = load_job(&args.job, &args.set)?;
     let options = Options { restart: args.restart, until: args.stage };
-    let summary = engine::build::build(&job, options, console.progress())?;
+    let summary = engine::build::build(&job, options, console.progress().into())?;
     let run = &summary.run;
     let rows = |stage: &str| run.stages.get(stage).map_or(0, |t| t.rows);
     let mut out = std::io::stdout().lock();

@@ -24,7 +24,7 @@ pub fn footers(corpus: &Corpus) -> Result<(Vec<CorpusFile>, Schema), CorpusError
         file.rows = metadata.metadata().file_metadata().num_rows().max(0) as u64;
         let columns = shown(&stored);
         match &first {
-            None => first = Some((file.path.clone(), columns, stored)),
+            None => first = Some((file.path.clone(), columns)),
             Some((path, first)) => {
                 if let Some(difference) = difference(first, &columns) {
                     return Err(CorpusError::Differs {

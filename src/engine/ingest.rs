@@ -3,7 +3,7 @@
 use std::{path::Path, sync::Arc};
 
 use arrow::{
-    array::{Array, ArrayRef, AsArray, RecordBatch, UInt64Array, new_null_array},
+    array::{ArrayRef, AsArray, RecordBatch, UInt64Array, new_null_array},
     compute::cast,
     datatypes::{FieldRef, SchemaRef},
 };

@@ -10,7 +10,7 @@ use candle_core::Device;
 use crate::{
     job::spec,
     model::{
-        self, Embed, Generate, ModelError, ModelIdentity, Score, bert::BertEmbedder, decoder::Decoder,
+        Embed, Generate, ModelError, ModelIdentity, Score, bert::BertEmbedder, decoder::Decoder, device::device,
         http::HttpGenerator, source,
     },
 };
@@ -63,7 +63,7 @@ impl Models {
             generator_settings,
             generator_source,
             server,
-            device: model::device(&settings.device)?,
+            device: device(&settings.device)?,
             device_name: settings.device.clone(),
             embedder: OnceLock::new(),
             decoder: OnceLock::new(),

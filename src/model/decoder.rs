@@ -35,6 +35,8 @@ const SUPPORTED: &[&str] = &["qwen2"];
 const CONTEXT: usize = 8192;
 /// Rows decoded together.
 const ROWS: usize = 32;
+/// Requests that make a full batch when each wants four rows. Their prompts stay read, so that they can be scored.
+const REQUESTS: usize = ROWS / 4;
 /// Bytes of keys and values kept of prompts that have been read. Prompts of one call that fit together can be scored
 /// after it without being read again.
 const CACHE_BYTES: usize = 1 << 30;
@@ -181,6 +183,10 @@ impl Generate for Decoder {
 
     fn context_tokens(&self) -> usize {
         self.context
+    }
+
+    fn requests_at_once(&self) -> usize {
+        REQUESTS
     }
 
     fn token_offsets(&self, text: &str) -> Result<Vec<(usize, usize)>, ModelError> {

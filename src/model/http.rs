@@ -288,3 +288,6 @@ enum Failure {
     #[error("{0}")]
     Other(String),
 }
+
+#[cfg(test)]
+mod tests;

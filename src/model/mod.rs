@@ -5,6 +5,8 @@ pub mod bert;
 pub mod chat;
 pub mod decoder;
 pub mod device;
+pub mod http;
+pub mod source;
 pub mod tokenizer;
 
 #[cfg(test)]

@@ -2,6 +2,8 @@
 
 #![allow(dead_code)]
 
+pub mod tiny;
+
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -14,6 +16,7 @@ use arrow::{
     datatypes::{DataType, Field, Schema},
 };
 use assert_cmd::Command;
+use candle_core::quantized::GgmlDType;
 use parquet::arrow::{ArrowWriter, arrow_reader::ParquetRecordBatchReaderBuilder};
 use tempfile::TempDir;
 
@@ -42,8 +45,8 @@ impl Place {
     pub fn new(rows: &[Row]) -> Self {
         let place = Self { folder: tempfile::tempdir().unwrap() };
         write_corpus(&place.path("corpus.parquet"), rows);
-        intendex::model::tiny::write_bert(&place.path("bert")).unwrap();
-        intendex::model::tiny::write_qwen2(&place.path("qwen2.gguf")).unwrap();
+        tiny::embedder(&place.path("bert"), "bert.");
+        tiny::generator(&place.path("qwen2.gguf"), GgmlDType::F32);
         place.write_job("");
         place
     }
