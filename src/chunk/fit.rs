@@ -35,24 +35,31 @@ fn fit_one(
     embedder: &dyn Embed,
 ) -> Result<Vec<(Range<usize>, usize)>, ModelError> {
     let mut fitted = Vec::new();
-    let mut start = span.start;
-    while start < span.end {
-        let apart = (start + 1..=span.end)
-            .rev()
-            .filter(|&end| end == span.end || !units.glued(end));
-        let behind_headings = (start + 1..span.end).rev().filter(|&end| units.glued(end));
-        for end in apart.chain(behind_headings) {
-            let part = start..end;
-            let tokens = match part.len() {
-                1 => units.list[start].tokens,
-                _ => tokens::count(&text[units.bytes(&part)], embedder)?,
-            };
-            if tokens <= cap {
-                fitted.push((part, tokens));
-                start = end;
-                break;
-            }
-        }
+    let mut rest = span;
+    while !rest.is_empty() {
+        let (end, tokens) = longest(text, units, &rest, cap, embedder)?;
+        fitted.push((rest.start..end, tokens));
+        rest.start = end;
     }
     Ok(fitted)
+}
+
+/// End and tokens of the longest part of `span`, from its start, that is not above the cap; a unit alone never is.
+fn longest(
+    text: &str,
+    units: &Units,
+    span: &Range<usize>,
+    cap: usize,
+    embedder: &dyn Embed,
+) -> Result<(usize, usize), ModelError> {
+    let ends = || (span.start + 1..=span.end).rev();
+    let parts_heading = |&end: &usize| end < span.end && units.glued(end);
+    let apart = ends().filter(|end| !parts_heading(end));
+    for end in apart.chain(ends().filter(parts_heading)) {
+        let tokens = tokens::count(&text[units.bytes(&(span.start..end))], embedder)?;
+        if tokens <= cap {
+            return Ok((end, tokens));
+        }
+    }
+    Ok((span.start + 1, units.list[span.start].tokens))
 }
