@@ -56,17 +56,18 @@ pub fn build(job: &Job, options: Options, progress: Arc<dyn Progress>) -> Result
     let models = Models::find(&job.models, needs_generator(job))?;
     let fingerprints = Fingerprints::new(job, models.embedder_identity(), models.generator_identity());
     let runtime = Runtime::new().map_err(EngineError::Runtime)?;
-    let spill = job.engine.spill.clone().unwrap_or_else(|| job.output.path.join("generations/building/spill"));
+    let writer = Output::new(&job.output.path).lock(job_name(job))?;
+    let spill = job.engine.spill.clone().unwrap_or_else(|| job.output.path.join("spill"));
     let ctx = corpus::session(&job.engine, &spill)?;
     let scan = runtime.block_on(corpus::open(&ctx, &job.corpus))?;
     let plan = fingerprints.plan(job, &scan.fingerprint());
-    let building = Output::new(&job.output.path).build(job_name(job), &plan, options.restart)?;
+    let building = writer.open(&plan, options.restart)?;
     let mut build = Build { job, models, fingerprints, plan, building, progress };
     if !options.restart && let Some(number) = build.building.publish_finished()? {
         return Ok(Summary { generation: Some(number), run: build.finished_run(number)? });
     }
     let generation = build.run(&runtime, &ctx, &scan, options.until)?;
-    if spill.exists() {
+    if job.engine.spill.is_none() {
         std::fs::remove_dir_all(&spill).map_err(StoreError::io(&spill))?;
     }
     let mut run = build.account(started);

@@ -17,8 +17,15 @@ pub struct Output {
     root: PathBuf,
 }
 
-/// The only writer of an output folder, and the generation it is building. The operating system releases the
-/// lock when the process ends, however it ends.
+/// The only writer of an output folder. The operating system releases the lock when the process ends, however it
+/// ends.
+#[derive(Debug)]
+pub struct Writer {
+    output: Output,
+    _lock: File,
+}
+
+/// The generation that a writer is building.
 #[derive(Debug)]
 pub struct Building {
     output: Output,
@@ -50,26 +57,15 @@ impl Output {
         Ok((number, self.root.join(GENERATIONS).join(text.trim())))
     }
 
-    /// Takes the lock and opens the generation being built: the interrupted one if it was for the same plan (and
-    /// `restart` is off), else an empty one.
-    pub fn build(self, job: &str, plan: &str, restart: bool) -> Result<Building, StoreError> {
+    /// Takes the lock for a job of this name, which owns the folder from now on.
+    pub fn lock(self, job: &str) -> Result<Writer, StoreError> {
         self.check_owner(job)?;
-        let folder = self.root.join(GENERATIONS).join(BUILDING);
+        let folder = self.root.join(GENERATIONS);
         fs::create_dir_all(&folder).map_err(StoreError::io(&folder))?;
-        let lock = self.lock()?;
+        let lock = self.take_lock()?;
         let owner = self.root.join("JOB");
         replace(&owner, |file| writeln!(file, "{job}").map_err(StoreError::io(&owner)))?;
-        let journal_path = folder.join("journal.ndjson");
-        let resumed = if restart { None } else { Journal::resume(&journal_path, plan)? };
-        let journal = match resumed {
-            Some(journal) => journal,
-            None => {
-                fs::remove_dir_all(&folder).map_err(StoreError::io(&folder))?;
-                fs::create_dir_all(&folder).map_err(StoreError::io(&folder))?;
-                Journal::create(&journal_path, plan)?
-            }
-        };
-        Ok(Building { output: self, _lock: lock, plan: plan.to_owned(), journal })
+        Ok(Writer { output: self, _lock: lock })
     }
 
     /// Refuses a folder that holds something else, or the output of a job of another name.
@@ -97,14 +93,14 @@ impl Output {
         };
         for entry in entries {
             let name = entry.map_err(StoreError::io(&self.root))?.file_name();
-            if name != "LOCK" && name != GENERATIONS && name != "JOB.tmp" {
+            if !["LOCK", GENERATIONS, "JOB.tmp"].contains(&name.to_string_lossy().as_ref()) {
                 return Ok(false);
             }
         }
         Ok(true)
     }
 
-    fn lock(&self) -> Result<File, StoreError> {
+    fn take_lock(&self) -> Result<File, StoreError> {
         let path = self.root.join("LOCK");
         let mut file = File::options()
             .read(true)
@@ -139,6 +135,27 @@ impl Output {
         }
         numbers.sort_unstable();
         Ok(numbers)
+    }
+}
+
+impl Writer {
+    /// Opens the generation being built: the interrupted one if it was for the same plan (and `restart` is off), else
+    /// an empty one.
+    pub fn open(self, plan: &str, restart: bool) -> Result<Building, StoreError> {
+        let folder = self.output.root.join(GENERATIONS).join(BUILDING);
+        let journal_path = folder.join("journal.ndjson");
+        let resumed = if restart { None } else { Journal::resume(&journal_path, plan)? };
+        let journal = match resumed {
+            Some(journal) => journal,
+            None => {
+                if folder.exists() {
+                    fs::remove_dir_all(&folder).map_err(StoreError::io(&folder))?;
+                }
+                fs::create_dir_all(&folder).map_err(StoreError::io(&folder))?;
+                Journal::create(&journal_path, plan)?
+            }
+        };
+        Ok(Building { output: self.output, _lock: self._lock, plan: plan.to_owned(), journal })
     }
 }
 
@@ -187,11 +204,11 @@ mod tests {
     fn a_second_writer_and_another_job_are_refused() {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path().join("out");
-        let first = Output::new(&root).build("docs", "p", false).unwrap();
-        let second = Output::new(&root).build("docs", "p", false).unwrap_err();
+        let first = Output::new(&root).lock("docs").unwrap().open("p", false).unwrap();
+        let second = Output::new(&root).lock("docs").unwrap_err();
         assert!(matches!(&second, StoreError::Locked { holder, .. } if holder.starts_with("pid ")), "{second}");
         drop(first);
-        let other = Output::new(&root).build("news", "p", false).unwrap_err();
+        let other = Output::new(&root).lock("news").unwrap_err();
         assert!(other.to_string().contains("belongs to the job `docs`"), "{other}");
     }
 
@@ -199,7 +216,7 @@ mod tests {
     fn a_folder_of_other_files_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("thesis.tex"), "x").unwrap();
-        let error = Output::new(folder.path()).build("docs", "p", false).unwrap_err();
+        let error = Output::new(folder.path()).lock("docs").unwrap_err();
         assert!(error.to_string().contains("did not write"), "{error}");
     }
 
@@ -207,7 +224,7 @@ mod tests {
     fn nothing_is_published_until_publish_and_then_the_whole() {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path().join("out");
-        let building = Output::new(&root).build("docs", "p", false).unwrap();
+        let building = Output::new(&root).lock("docs").unwrap().open("p", false).unwrap();
         fs::write(building.folder().join("x"), "1").unwrap();
         assert!(Output::new(&root).current().is_err());
         assert_eq!(building.publish().unwrap(), 1);

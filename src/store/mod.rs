@@ -22,7 +22,7 @@ use std::{
 use serde::{Serialize, de::DeserializeOwned};
 
 pub use dataset::Dataset;
-pub use generation::{Building, Output};
+pub use generation::{Building, Output, Writer};
 pub use manifest::Manifest;
 
 #[derive(Debug, thiserror::Error)]

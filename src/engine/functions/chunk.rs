@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use arrow::{
     array::{
-        ArrayRef, AsArray, Float32Array, ListArray, StringArray, StructArray, UInt32Array, UInt64Array,
+        ArrayRef, AsArray, Float32Array, ListArray, StructArray, UInt32Array, UInt64Array,
     },
     buffer::OffsetBuffer,
     datatypes::{DataType, Field, Fields},
@@ -10,7 +10,7 @@ use arrow::{
 };
 use rayon::prelude::*;
 
-use super::{MapStage, list_of_texts, outcome, outcome::Outcome, text_at, texts_at};
+use super::{MapStage, list_of_texts, outcome, outcome::Outcome, strings, text_at, texts_at};
 use crate::{
     chunk::{Chunk, Chunked},
     engine::{
@@ -119,12 +119,12 @@ fn list(rows: &[Chunked]) -> Result<ArrayRef, ArrowError> {
     let languages = rows.iter().flat_map(|r| r.chunks.iter().map(|_| r.language.as_str()));
     let wide = |get: fn(&Chunk) -> usize| Arc::new(UInt64Array::from_iter_values(flat().map(|c| get(c) as u64)));
     let narrow = |get: fn(&Chunk) -> usize| Arc::new(UInt32Array::from_iter_values(flat().map(|c| get(c) as u32)));
-    let headings = StringArray::from_iter_values(flat().flat_map(|c| &c.headings));
+    let headings = strings(flat().flat_map(|c| &c.headings).map(String::as_str));
     let served = || flat().flat_map(|c| &c.intents);
     let intents = StructArray::try_new(
         served_fields(),
         vec![
-            Arc::new(StringArray::from_iter_values(served().map(|s| s.text.as_str()))),
+            Arc::new(strings(served().map(|s| s.text.as_str()))),
             Arc::new(Float32Array::from_iter_values(served().map(|s| s.relevance))),
         ],
         None,
@@ -132,12 +132,12 @@ fn list(rows: &[Chunked]) -> Result<ArrayRef, ArrowError> {
     let columns: Vec<ArrayRef> = vec![
         wide(|c| c.start),
         wide(|c| c.end),
-        Arc::new(StringArray::from_iter_values(flat().map(|c| c.text.as_str()))),
+        Arc::new(strings(flat().map(|c| c.text.as_str()))),
         inner_list(flat().map(|c| c.headings.len()), Arc::new(headings))?,
         narrow(|c| c.sentences),
         narrow(|c| c.tokens),
         inner_list(flat().map(|c| c.intents.len()), Arc::new(intents))?,
-        Arc::new(StringArray::from_iter_values(languages)),
+        Arc::new(strings(languages)),
     ];
     let values = StructArray::try_new(Chunks::row_fields(), columns, None)?;
     let lengths: Vec<usize> = rows.iter().map(|r| r.chunks.len()).collect();

@@ -1,12 +1,12 @@
 use std::sync::Arc;
 
 use arrow::{
-    array::{Array, ArrayRef, AsArray, StringArray, StructArray, UInt64Array},
+    array::{Array, ArrayRef, AsArray, StructArray, UInt64Array},
     datatypes::{DataType, Field, Fields},
     error::ArrowError,
 };
 
-use super::{MapStage, list_of_texts, outcome, outcome::Outcome, text_at, texts_at};
+use super::{MapStage, list_of_texts, outcome, outcome::Outcome, strings, text_at, texts_at};
 use crate::{
     engine::{
         fingerprint::{self, Fingerprints},
@@ -137,7 +137,7 @@ fn list(rows: &[Vec<Intent>]) -> Result<ArrayRef, ArrowError> {
         ],
         None,
     )?;
-    let text = StringArray::from_iter_values(flat().map(|i| i.text.as_str()));
+    let text = strings(flat().map(|i| i.text.as_str()));
     let values = StructArray::try_new(Intents::row_fields(), vec![Arc::new(text), Arc::new(section)], None)?;
     let lengths: Vec<usize> = rows.iter().map(Vec::len).collect();
     outcome::lists(&lengths, values)

@@ -137,6 +137,11 @@ fn texts_at(column: &ArrayRef, i: usize) -> Vec<String> {
     values.as_string::<i32>().iter().flatten().map(str::to_owned).collect()
 }
 
+/// A column of strings from an iterator that does not know its length.
+fn strings<'a>(values: impl Iterator<Item = &'a str>) -> StringArray {
+    StringArray::from_iter_values(values.collect::<Vec<_>>())
+}
+
 fn list_of_texts() -> DataType {
     DataType::List(Arc::new(arrow::datatypes::Field::new("item", DataType::Utf8, true)))
 }

@@ -1,12 +1,12 @@
 use std::sync::Arc;
 
 use arrow::{
-    array::{Array, ArrayRef, AsArray, Float32Array, StringArray, StructArray},
+    array::{Array, ArrayRef, AsArray, Float32Array, StructArray},
     datatypes::{DataType, Field, Fields},
     error::ArrowError,
 };
 
-use super::{MapStage, outcome, outcome::Outcome, text_at};
+use super::{MapStage, outcome, outcome::Outcome, strings, text_at};
 use crate::{
     engine::{
         fingerprint::{self, Fingerprints},
@@ -118,8 +118,8 @@ fn list(rows: &[Vec<Query>]) -> Result<ArrayRef, ArrowError> {
         None,
     )?;
     let columns: Vec<ArrayRef> = vec![
-        Arc::new(StringArray::from_iter_values(flat().map(|q| q.text.as_str()))),
-        Arc::new(StringArray::from_iter_values(flat().map(|q| q.origin.name()))),
+        Arc::new(strings(flat().map(|q| q.text.as_str()))),
+        Arc::new(strings(flat().map(|q| q.origin.name()))),
         Arc::new(scores),
     ];
     let values = StructArray::try_new(Queries::row_fields(), columns, None)?;
