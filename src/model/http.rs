@@ -97,18 +97,29 @@ impl HttpGenerator {
                 );
                 Ok(false)
             }
-            Err(Failure::Other(message)) => Err(message),
+            Err(failure) => Err(failure.to_string()),
         };
-        self.can_score
-            .get_or_init(ask)
-            .clone()
-            .map_err(|message| self.error(message))
+        let unavailable = |message| ModelError::Unavailable {
+            model: self.identity.name.clone(),
+            message,
+        };
+        self.can_score.get_or_init(ask).clone().map_err(unavailable)
     }
 
     fn error(&self, message: String) -> ModelError {
         ModelError::Model {
             model: self.identity.name.clone(),
             message,
+        }
+    }
+
+    fn failure(&self, failure: Failure) -> ModelError {
+        match failure {
+            Failure::Down(message) => ModelError::Unavailable {
+                model: self.identity.name.clone(),
+                message,
+            },
+            other => self.error(other.to_string()),
         }
     }
 
@@ -129,7 +140,7 @@ impl HttpGenerator {
             });
             let answer = self
                 .post("/chat/completions", &body)
-                .map_err(|f| self.error(f.to_string()))?;
+                .map_err(|f| self.failure(f))?;
             let choices = answer["choices"].as_array().filter(|c| !c.is_empty());
             let choices = choices.ok_or_else(|| {
                 self.error(format!(
@@ -207,6 +218,11 @@ impl HttpGenerator {
                     let asked = retry_after(&response);
                     let text = response.into_body().read_to_string().unwrap_or_default();
                     let message = format!("{url}: {status}: {}", excerpt(&text));
+                    if [401, 403].contains(&status.as_u16()) {
+                        return Err(Failure::Down(format!(
+                            "{message}; check models.generator.api_key"
+                        )));
+                    }
                     if status.as_u16() != 429 && !status.is_server_error() {
                         let unsupported = path == "/completions";
                         return Err(if unsupported {
@@ -220,7 +236,7 @@ impl HttpGenerator {
                 Err(error) => (format!("{url}: {error}"), None),
             };
             if attempt == ATTEMPTS {
-                return Err(Failure::Other(format!(
+                return Err(Failure::Down(format!(
                     "{message} ({ATTEMPTS} attempts); is the server up?"
                 )));
             }
@@ -306,7 +322,7 @@ impl Score for HttpGenerator {
             .collect();
         let scored = self.in_flight(&pairs, |(prompt, text)| {
             self.echo(&format!("{prompt}{text}"), prompt.len())
-                .map_err(|f| self.error(f.to_string()))
+                .map_err(|f| self.failure(f))
         });
         let mut scored = scored.into_iter();
         requests
@@ -367,6 +383,9 @@ enum Failure {
     /// The server lacks what was asked for.
     #[error("{0}")]
     Unsupported(String),
+    /// No answer after all attempts, or none for us.
+    #[error("{0}")]
+    Down(String),
     #[error("{0}")]
     Other(String),
 }
