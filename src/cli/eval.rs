@@ -7,9 +7,6 @@ use clap::builder::BoolishValueParser;
 use super::{ExitStatus, ResultFormat};
 use crate::eval::{Measures, evaluate_run};
 
-/// In the order of [`Measures::values`].
-const NAMES: [&str; 4] = ["nDCG@10", "MAP", "R@100", "MRR@10"];
-
 /// Measures search results.
 #[derive(Debug, clap::Args)]
 pub struct EvalArgs {
@@ -55,7 +52,12 @@ pub fn run(args: EvalArgs) -> anyhow::Result<ExitStatus> {
         writeln!(out, "{}", serde_json::to_string_pretty(&report)?)?;
         return Ok(ExitStatus::Done);
     }
-    writeln!(out, "{:<24}{}", "query", NAMES.map(|name| format!("{name:>10}")).concat())?;
+    writeln!(
+        out,
+        "{:<24}{}",
+        "query",
+        Measures::NAMES.map(|name| format!("{name:>10}")).concat()
+    )?;
     let mut line = |name: &str, measures: &Measures| {
         let values = measures.values().map(|value| format!("{value:>10.4}"));
         writeln!(out, "{name:<24}{}", values.concat())
@@ -71,7 +73,11 @@ pub fn run(args: EvalArgs) -> anyhow::Result<ExitStatus> {
         line("p (paired)", &against.p)?;
     }
     if report.missing > 0 {
-        writeln!(out, "{} judged queries have no results in the run and count as 0", report.missing)?;
+        writeln!(
+            out,
+            "{} judged queries have no results in the run and count as 0",
+            report.missing
+        )?;
     }
     Ok(ExitStatus::Done)
 }

@@ -46,25 +46,58 @@ pub struct Summary {
 }
 
 /// Runs the job. Only what is missing from an interrupted run of the same plan is computed.
-pub fn build(job: &Job, options: Options, progress: Arc<dyn Progress>) -> Result<Summary, EngineError> {
-    let started = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+pub fn build(
+    job: &Job,
+    options: Options,
+    progress: Arc<dyn Progress>,
+) -> Result<Summary, EngineError> {
+    let started = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |d| d.as_secs());
     let clock = Instant::now();
     if job.engine.threads > 0 {
         // An error means that the pool is running already, with the size it was first given.
-        let _ = rayon::ThreadPoolBuilder::new().num_threads(job.engine.threads).build_global();
+        let _ = rayon::ThreadPoolBuilder::new()
+            .num_threads(job.engine.threads)
+            .build_global();
+    }
+    if let Some(until) = options.until.filter(|until| !stages(job).contains(until)) {
+        let runs: Vec<&str> = stages(job).into_iter().map(Stage::name).collect();
+        let (until, runs) = (until.name(), runs.join(", "));
+        return Err(EngineError::Refused(format!(
+            "the job has no stage {until}; it runs: {runs}"
+        )));
     }
     let models = Models::find(&job.models, needs_generator(job))?;
-    let fingerprints = Fingerprints::new(job, models.embedder_identity(), models.generator_identity());
+    let fingerprints =
+        Fingerprints::new(job, models.embedder_identity(), models.generator_identity());
     let runtime = Runtime::new().map_err(EngineError::Runtime)?;
     let writer = Output::new(&job.output.path).lock(job_name(job))?;
-    let spill = job.engine.spill.clone().unwrap_or_else(|| job.output.path.join("spill"));
+    let spill = job
+        .engine
+        .spill
+        .clone()
+        .unwrap_or_else(|| job.output.path.join("spill"));
     let ctx = corpus::session(&job.engine, &spill)?;
     let scan = runtime.block_on(corpus::open(&ctx, &job.corpus))?;
     let plan = fingerprints.plan(job, &scan.fingerprint());
     let building = writer.open(&plan, options.restart)?;
-    let mut build = Build { job, models, fingerprints, plan, building, progress };
-    if !options.restart && let Some(number) = build.building.publish_finished()? {
-        return Ok(Summary { generation: Some(number), run: build.finished_run(number)? });
+    let mut build = Build {
+        job,
+        models,
+        fingerprints,
+        plan,
+        building,
+        progress,
+    };
+    if !options.restart
+        && options.until.is_none()
+        && let Some(number) = build.building.publish_finished()?
+    {
+        return Ok(Summary {
+            generation: Some(number),
+            run: build.finished_run(number)?,
+        });
     }
     let generation = build.run(&runtime, &ctx, &scan, options.until)?;
     if job.engine.spill.is_none() {
@@ -116,7 +149,14 @@ impl Build<'_> {
         scan: &CorpusScan,
         until: Option<Stage>,
     ) -> Result<Option<Built>, EngineError> {
-        functions::register(ctx, self.job, &self.fingerprints, &self.models, self.progress.clone());
+        self.check_failures()?;
+        functions::register(
+            ctx,
+            self.job,
+            &self.fingerprints,
+            &self.models,
+            self.progress.clone(),
+        );
         let shards = runtime.block_on(self.ingest(scan))?;
         let layout = self.layout(runtime, ctx)?;
         for stage in stages(self.job) {
@@ -127,7 +167,15 @@ impl Build<'_> {
         }
         let folder = self.building.folder();
         let dim = self.models.dim();
-        indexes::build(self.job, &folder, shards, dim, &mut self.building.journal, &*self.progress).map(Some)
+        indexes::build(
+            self.job,
+            &folder,
+            shards,
+            dim,
+            &mut self.building.journal,
+            &*self.progress,
+        )
+        .map(Some)
     }
 
     async fn ingest(&mut self, scan: &CorpusScan) -> Result<usize, EngineError> {
@@ -147,13 +195,24 @@ impl Build<'_> {
     fn layout(&self, runtime: &Runtime, ctx: &SessionContext) -> Result<Layout, EngineError> {
         let part = Dataset::Documents.part(&self.building.folder(), 0);
         let passthrough = runtime.block_on(stage::passthrough(ctx, &part))?;
-        Ok(Layout { passthrough, vector: (self.job.output.vectors, self.models.dim()) })
+        Ok(Layout {
+            passthrough,
+            vector: (self.job.output.vectors, self.models.dim()),
+        })
     }
 
-    async fn map(&mut self, stage: Stage, shards: usize, ctx: &SessionContext, layout: &Layout) -> Result<(), EngineError> {
+    async fn map(
+        &mut self,
+        stage: Stage,
+        shards: usize,
+        ctx: &SessionContext,
+        layout: &Layout,
+    ) -> Result<(), EngineError> {
         let folder = self.building.folder();
         let name = stage.name();
-        let missing: Vec<usize> = (0..shards).filter(|s| !self.building.journal.is_done(name, Some(*s))).collect();
+        let missing: Vec<usize> = (0..shards)
+            .filter(|s| !self.building.journal.is_done(name, Some(*s)))
+            .collect();
         if missing.is_empty() {
             return Ok(());
         }
@@ -177,7 +236,11 @@ impl Build<'_> {
         match self.job.engine.max_failures {
             Some(limit) if failed > limit => {
                 let folder = self.building.folder().join(Dataset::Quarantine.folder());
-                Err(EngineError::TooManyFailures { failed, limit, folder })
+                Err(EngineError::TooManyFailures {
+                    failed,
+                    limit,
+                    folder,
+                })
             }
             _ => Ok(()),
         }
@@ -187,12 +250,20 @@ impl Build<'_> {
         let mut names = vec![ingest::STAGE];
         names.extend(stages(self.job).into_iter().map(Stage::name));
         names.extend(indexes::STAGES);
-        names.into_iter().map(|name| (name.to_owned(), self.building.journal.total(name))).collect()
+        names
+            .into_iter()
+            .map(|name| (name.to_owned(), self.building.journal.total(name)))
+            .collect()
     }
 
     /// What the run said that was killed between naming its generation and publishing it.
     fn finished_run(&self, number: u64) -> Result<Run, EngineError> {
-        let folder = self.job.output.path.join("generations").join(number.to_string());
+        let folder = self
+            .job
+            .output
+            .path
+            .join("generations")
+            .join(number.to_string());
         Ok(store::read_json(&folder.join("run.json"))?)
     }
 
@@ -248,7 +319,12 @@ impl Build<'_> {
 
     /// A file run here gives the same text for the same seed; a server promises nothing.
     fn determinism(&self, dataset: Dataset) -> Determinism {
-        let server = self.job.models.generator.as_ref().is_some_and(|g| g.server.is_some());
+        let server = self
+            .job
+            .models
+            .generator
+            .as_ref()
+            .is_some_and(|g| g.server.is_some());
         let generated = server && needs_generator(self.job) && dataset != Dataset::Documents;
         match (generated, self.models.device().as_str()) {
             (true, _) => Determinism::no("the generator is a server, whose answers may vary"),

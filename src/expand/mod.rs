@@ -92,7 +92,10 @@ fn write_group(
     generator: &dyn Generate,
     scorer: Option<&dyn Score>,
 ) -> Vec<Result<Written, ModelError>> {
-    let passages: Vec<_> = chunks.iter().map(|c| prompt::passage(c, settings, generator)).collect();
+    let passages: Vec<_> = chunks
+        .iter()
+        .map(|c| prompt::passage(c, settings, generator))
+        .collect();
     let mut requests = Vec::new();
     for (chunk, passage) in chunks.iter().zip(&passages) {
         if let Ok((passage, _)) = passage {
@@ -110,7 +113,10 @@ fn write_group(
                     message: "gave fewer answers than it was asked for".into(),
                 }),
             },
-            Err(error) => Err(ModelError::Model { model: generator.identity().name.clone(), message: error.to_string() }),
+            Err(error) => Err(ModelError::Model {
+                model: generator.identity().name.clone(),
+                message: error.to_string(),
+            }),
         });
     }
     if let Some(scorer) = scorer {
@@ -132,13 +138,27 @@ fn sampling(chunk: &Chunk, settings: &spec::Expand) -> Sampling {
 
 /// The intents first, then the samples; repeats and unfinished lines are dropped.
 fn gather(chunk: &Chunk, completions: Vec<Completion>, truncated: usize) -> Written {
-    let mut written = Written { tokens: completions.iter().map(|c| c.tokens).sum(), truncated, ..Written::default() };
+    let mut written = Written {
+        tokens: completions.iter().map(|c| c.tokens).sum(),
+        truncated,
+        ..Written::default()
+    };
     let mut seen = HashSet::new();
-    let samples = completions.iter().filter(|c| c.finished).filter_map(|c| question::clean(&c.text));
-    let intents = chunk.intents.iter().map(|i| (Origin::Intent, (*i).to_owned()));
+    let samples = completions
+        .iter()
+        .filter(|c| c.finished)
+        .filter_map(|c| question::clean(&c.text));
+    let intents = chunk
+        .intents
+        .iter()
+        .map(|i| (Origin::Intent, (*i).to_owned()));
     for (origin, text) in intents.chain(samples.map(|s| (Origin::Sample, s))) {
         if seen.insert(question::normal_form(&text)) {
-            written.queries.push(Query { text, origin, scores: None });
+            written.queries.push(Query {
+                text,
+                origin,
+                scores: None,
+            });
         }
     }
     written
@@ -146,36 +166,34 @@ fn gather(chunk: &Chunk, completions: Vec<Completion>, truncated: usize) -> Writ
 
 type Passage = Result<(String, usize), ModelError>;
 
+/// Asks for each chunk's texts twice, given the chunk and given nothing. The chunks come first, while what the
+/// generator remembers of them is fresh; the empty prompt is the same for all.
 fn score_group(
     written: &mut [Result<Written, ModelError>],
     passages: &[Passage],
     settings: &spec::Expand,
     scorer: &dyn Score,
 ) {
-    let mut requests: Vec<(Prompt, Vec<String>)> = Vec::new();
+    let mut given: Vec<(Prompt, Vec<String>)> = Vec::new();
+    let mut prior = Vec::new();
     for (written, passage) in written.iter().zip(passages) {
         if let (Ok(written), Ok((passage, _))) = (written, passage) {
-            requests.push((prompt::prompt(passage, settings), texts(written)));
+            given.push((prompt::prompt(passage, settings), texts(written)));
+            prior.push((prompt::prompt("", settings), texts(written)));
         }
     }
-    // The chunks' prompts come first, while what the generator remembers of them is fresh.
-    let all: Vec<String> = requests.iter().flat_map(|(_, texts)| texts.iter().cloned()).collect();
-    requests.push((prompt::prompt("", settings), all));
-    let mut answers = scorer.score(&requests);
-    let empty = answers.pop();
-    let mut empty = match empty {
-        Some(Ok(scores)) => scores.into_iter(),
-        Some(Err(error)) => return fail_all(written, &error.to_string()),
-        None => return,
-    };
-    let mut answers = answers.into_iter();
-    for (slot, passage) in written.iter_mut().zip(passages) {
-        let (Ok(row), Ok(_)) = (&mut *slot, passage) else { continue };
-        let prior: Vec<LogProb> = empty.by_ref().take(row.queries.len()).collect();
-        match answers.next() {
-            Some(Ok(given)) => attach(row, &given, &prior),
-            Some(Err(error)) => *slot = Err(error),
-            None => {}
+    let count = given.len();
+    given.extend(prior);
+    let mut given = scorer.score(&given);
+    let prior = given.split_off(count.min(given.len()));
+    let mut answers = given.into_iter().zip(prior);
+    for slot in written.iter_mut() {
+        if let Ok(row) = slot {
+            match answers.next() {
+                Some((Ok(given), Ok(prior))) => attach(row, &given, &prior),
+                Some((Err(error), _) | (_, Err(error))) => *slot = Err(error),
+                None => {}
+            }
         }
     }
 }
@@ -186,31 +204,31 @@ fn texts(written: &Written) -> Vec<String> {
 
 fn attach(written: &mut Written, given: &[LogProb], prior: &[LogProb]) {
     for ((query, given), prior) in written.queries.iter_mut().zip(given).zip(prior) {
-        query.scores = Some(Scores { log_p_chunk: given.per_token() as f32, log_p_empty: prior.per_token() as f32 });
-    }
-}
-
-fn fail_all(written: &mut [Result<Written, ModelError>], message: &str) {
-    for slot in written.iter_mut().filter(|s| s.is_ok()) {
-        *slot = Err(ModelError::Model { model: "generator".into(), message: message.to_owned() });
+        query.scores = Some(Scores {
+            log_p_chunk: given.per_token() as f32,
+            log_p_empty: prior.per_token() as f32,
+        });
     }
 }
 
 /// The gain of one query over one text: what the SQL function `score(query, text)` returns.
-pub fn gain(pairs: &[(&str, &str)], settings: &spec::Expand, scorer: &dyn Score) -> Vec<Result<f32, ModelError>> {
-    let mut requests: Vec<(Prompt, Vec<String>)> =
-        pairs.iter().map(|(query, text)| (prompt::prompt(text, settings), vec![(*query).to_owned()])).collect();
-    requests.push((prompt::prompt("", settings), pairs.iter().map(|(query, _)| (*query).to_owned()).collect()));
-    let mut answers = scorer.score(&requests);
-    let prior = match answers.pop() {
-        Some(Ok(prior)) => prior,
-        Some(Err(error)) => {
-            let message = error.to_string();
-            let fail = |_| Err(ModelError::Model { model: "generator".into(), message: message.clone() });
-            return (0..pairs.len()).map(fail).collect();
-        }
-        None => return Vec::new(),
+pub fn gain(
+    pairs: &[(&str, &str)],
+    settings: &spec::Expand,
+    scorer: &dyn Score,
+) -> Vec<Result<f32, ModelError>> {
+    let request =
+        |text: &str, query: &str| (prompt::prompt(text, settings), vec![query.to_owned()]);
+    let mut requests: Vec<_> = pairs
+        .iter()
+        .map(|(query, text)| request(text, query))
+        .collect();
+    requests.extend(pairs.iter().map(|(query, _)| request("", query)));
+    let mut given = scorer.score(&requests);
+    let prior = given.split_off(pairs.len().min(given.len()));
+    let one = |scores: Vec<LogProb>| scores.first().map_or(0.0, |s| s.per_token());
+    let gain = |(given, prior): (Result<Vec<LogProb>, _>, Result<Vec<LogProb>, _>)| {
+        Ok((one(given?) - one(prior?)) as f32)
     };
-    let gain = |given: Vec<LogProb>, prior: &LogProb| given.first().map_or(0.0, |g| (g.per_token() - prior.per_token()) as f32);
-    answers.into_iter().zip(&prior).map(|(given, prior)| given.map(|g| gain(g, prior))).collect()
+    given.into_iter().zip(prior).map(gain).collect()
 }

@@ -15,9 +15,11 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use ureq::{Agent, http::Response, Body};
+use ureq::{Agent, Body, http::Response};
 
-use super::{Completion, Generate, LogProb, ModelError, ModelIdentity, Prompt, Role, Sampling, Score};
+use super::{
+    Completion, Generate, LogProb, ModelError, ModelIdentity, Prompt, Role, Sampling, Score,
+};
 use crate::job::spec;
 
 const DEFAULT_CONTEXT: usize = 4096;
@@ -49,11 +51,18 @@ pub struct HttpGenerator {
 
 impl HttpGenerator {
     pub fn new(settings: &spec::Generator) -> Result<Self, ModelError> {
-        let base = settings.server.clone().unwrap_or_default().trim_end_matches('/').to_owned();
+        let base = settings
+            .server
+            .clone()
+            .unwrap_or_default()
+            .trim_end_matches('/')
+            .to_owned();
         if !base.starts_with("http://") && !base.starts_with("https://") {
             return Err(ModelError::Model {
                 model: settings.model.clone(),
-                message: format!("models.generator.server is `{base}`, not a URL such as http://127.0.0.1:8000/v1"),
+                message: format!(
+                    "models.generator.server is `{base}`, not a URL such as http://127.0.0.1:8000/v1"
+                ),
             });
         }
         let identity = ModelIdentity {
@@ -61,7 +70,10 @@ impl HttpGenerator {
             architecture: "server".into(),
             files: Vec::new(),
         };
-        let config = Agent::config_builder().http_status_as_error(false).timeout_global(Some(TIMEOUT)).build();
+        let config = Agent::config_builder()
+            .http_status_as_error(false)
+            .timeout_global(Some(TIMEOUT))
+            .build();
         Ok(Self {
             base,
             model: settings.model.clone(),
@@ -85,13 +97,30 @@ impl HttpGenerator {
                 );
                 Ok(false)
             }
-            Err(Failure::Other(message)) => Err(message),
+            Err(failure) => Err(failure.to_string()),
         };
-        self.can_score.get_or_init(ask).clone().map_err(|message| self.error(message))
+        let unavailable = |message| ModelError::Unavailable {
+            model: self.identity.name.clone(),
+            message,
+        };
+        self.can_score.get_or_init(ask).clone().map_err(unavailable)
     }
 
     fn error(&self, message: String) -> ModelError {
-        ModelError::Model { model: self.identity.name.clone(), message }
+        ModelError::Model {
+            model: self.identity.name.clone(),
+            message,
+        }
+    }
+
+    fn failure(&self, failure: Failure) -> ModelError {
+        match failure {
+            Failure::Down(message) => ModelError::Unavailable {
+                model: self.identity.name.clone(),
+                message,
+            },
+            other => self.error(other.to_string()),
+        }
     }
 
     /// Samples until there are `n` texts: some servers return one choice whatever `n` says.
@@ -109,14 +138,27 @@ impl HttpGenerator {
                 // Servers take 32 bits at least; each call draws differently.
                 "seed": (sampling.seed.wrapping_add(completions.len() as u64) & 0x7fff_ffff),
             });
-            let answer = self.post("/chat/completions", &body).map_err(|f| self.error(f.to_string()))?;
+            let answer = self
+                .post("/chat/completions", &body)
+                .map_err(|f| self.failure(f))?;
             let choices = answer["choices"].as_array().filter(|c| !c.is_empty());
-            let choices = choices.ok_or_else(|| self.error(format!("answered without choices: {}", excerpt(&answer.to_string()))))?;
-            let tokens = answer["usage"]["completion_tokens"].as_u64().unwrap_or(0) as usize / choices.len();
-            completions.extend(choices.iter().map(|choice| Completion {
-                text: choice["message"]["content"].as_str().unwrap_or_default().to_owned(),
-                tokens,
-                finished: choice["finish_reason"].as_str() != Some("length"),
+            let choices = choices.ok_or_else(|| {
+                self.error(format!(
+                    "answered without choices: {}",
+                    excerpt(&answer.to_string())
+                ))
+            })?;
+            let tokens =
+                answer["usage"]["completion_tokens"].as_u64().unwrap_or(0) as usize / choices.len();
+            completions.extend(choices.iter().map(|choice| {
+                Completion {
+                    text: choice["message"]["content"]
+                        .as_str()
+                        .unwrap_or_default()
+                        .to_owned(),
+                    tokens,
+                    finished: choice["finish_reason"].as_str() != Some("length"),
+                }
             }));
         }
         completions.truncate(sampling.n);
@@ -130,20 +172,35 @@ impl HttpGenerator {
         });
         let answer = self.post("/completions", &body)?;
         let logprobs = &answer["choices"][0]["logprobs"];
-        let (Some(values), Some(offsets)) = (logprobs["token_logprobs"].as_array(), logprobs["text_offset"].as_array())
-        else {
-            return Err(Failure::Unsupported("it returns no log-probabilities for `echo`".into()));
+        let (Some(values), Some(offsets)) = (
+            logprobs["token_logprobs"].as_array(),
+            logprobs["text_offset"].as_array(),
+        ) else {
+            return Err(Failure::Unsupported(
+                "it returns no log-probabilities for `echo`".into(),
+            ));
         };
         let start = text[..from].chars().count() as u64;
         let end = text.chars().count() as u64;
         let first = offsets.first().and_then(Value::as_u64).unwrap_or(0);
-        let inside = |offset: &Value| offset.as_u64().is_some_and(|o| (start..end).contains(&(o - first.min(o))));
-        let values: Vec<f64> =
-            values.iter().zip(offsets).filter(|(_, o)| inside(o)).filter_map(|(v, _)| v.as_f64()).collect();
+        let inside = |offset: &Value| {
+            offset
+                .as_u64()
+                .is_some_and(|o| (start..end).contains(&(o - first.min(o))))
+        };
+        let values: Vec<f64> = values
+            .iter()
+            .zip(offsets)
+            .filter(|(_, o)| inside(o))
+            .filter_map(|(v, _)| v.as_f64())
+            .collect();
         if values.is_empty() {
             return Err(Failure::Unsupported("it does not echo the prompt".into()));
         }
-        Ok(LogProb { sum: values.iter().sum(), tokens: values.len() })
+        Ok(LogProb {
+            sum: values.iter().sum(),
+            tokens: values.len(),
+        })
     }
 
     fn post(&self, path: &str, body: &Value) -> Result<Value, Failure> {
@@ -161,16 +218,27 @@ impl HttpGenerator {
                     let asked = retry_after(&response);
                     let text = response.into_body().read_to_string().unwrap_or_default();
                     let message = format!("{url}: {status}: {}", excerpt(&text));
+                    if [401, 403].contains(&status.as_u16()) {
+                        return Err(Failure::Down(format!(
+                            "{message}; check models.generator.api_key"
+                        )));
+                    }
                     if status.as_u16() != 429 && !status.is_server_error() {
                         let unsupported = path == "/completions";
-                        return Err(if unsupported { Failure::Unsupported(message) } else { Failure::Other(message) });
+                        return Err(if unsupported {
+                            Failure::Unsupported(message)
+                        } else {
+                            Failure::Other(message)
+                        });
                     }
                     (message, asked)
                 }
                 Err(error) => (format!("{url}: {error}"), None),
             };
             if attempt == ATTEMPTS {
-                return Err(Failure::Other(format!("{message} ({ATTEMPTS} attempts); is the server up?")));
+                return Err(Failure::Down(format!(
+                    "{message} ({ATTEMPTS} attempts); is the server up?"
+                )));
             }
             thread::sleep(asked.unwrap_or(wait).min(LONGEST_WAIT));
             wait *= 2;
@@ -187,7 +255,10 @@ impl HttpGenerator {
                 scope.spawn(|| {
                     while let Some((i, request)) = take(&next, requests) {
                         let result = work(request);
-                        results.lock().unwrap_or_else(|e| e.into_inner()).push((i, result));
+                        results
+                            .lock()
+                            .unwrap_or_else(|e| e.into_inner())
+                            .push((i, result));
                     }
                 });
             }
@@ -223,7 +294,11 @@ impl Generate for HttpGenerator {
             let mut start = word.start;
             while start < word.end {
                 let end = text.floor_char_boundary((start + BYTES_PER_TOKEN).min(word.end));
-                let end = if end > start { end } else { text.ceil_char_boundary(start + 1) };
+                let end = if end > start {
+                    end
+                } else {
+                    text.ceil_char_boundary(start + 1)
+                };
                 offsets.push((start, end));
                 start = end;
             }
@@ -231,20 +306,29 @@ impl Generate for HttpGenerator {
         Ok(offsets)
     }
 
-    fn generate(&self, requests: &[(Prompt, Sampling)]) -> Vec<Result<Vec<Completion>, ModelError>> {
+    fn generate(
+        &self,
+        requests: &[(Prompt, Sampling)],
+    ) -> Vec<Result<Vec<Completion>, ModelError>> {
         self.in_flight(requests, |(prompt, sampling)| self.sample(prompt, sampling))
     }
 }
 
 impl Score for HttpGenerator {
     fn score(&self, requests: &[(Prompt, Vec<String>)]) -> Vec<Result<Vec<LogProb>, ModelError>> {
-        let pairs: Vec<(String, &str)> =
-            requests.iter().flat_map(|(p, texts)| texts.iter().map(|t| (plain(p), t.as_str()))).collect();
+        let pairs: Vec<(String, &str)> = requests
+            .iter()
+            .flat_map(|(p, texts)| texts.iter().map(|t| (plain(p), t.as_str())))
+            .collect();
         let scored = self.in_flight(&pairs, |(prompt, text)| {
-            self.echo(&format!("{prompt}{text}"), prompt.len()).map_err(|f| self.error(f.to_string()))
+            self.echo(&format!("{prompt}{text}"), prompt.len())
+                .map_err(|f| self.failure(f))
         });
         let mut scored = scored.into_iter();
-        requests.iter().map(|(_, texts)| scored.by_ref().take(texts.len()).collect()).collect()
+        requests
+            .iter()
+            .map(|(_, texts)| scored.by_ref().take(texts.len()).collect())
+            .collect()
     }
 }
 
@@ -255,7 +339,11 @@ fn plain(prompt: &Prompt) -> String {
         Role::User => "User",
         Role::Assistant => "Assistant",
     };
-    let turns: String = prompt.messages.iter().map(|m| format!("{}: {}\n", name(m.role), m.content)).collect();
+    let turns: String = prompt
+        .messages
+        .iter()
+        .map(|m| format!("{}: {}\n", name(m.role), m.content))
+        .collect();
     turns + "Assistant: "
 }
 
@@ -267,12 +355,22 @@ fn words(text: &str) -> impl Iterator<Item = Range<usize>> {
 }
 
 fn read(mut response: Response<Body>, url: &str) -> Result<Value, Failure> {
-    let text = response.body_mut().read_to_string().map_err(|e| Failure::Other(format!("{url}: {e}")))?;
-    serde_json::from_str(&text).map_err(|_| Failure::Other(format!("{url}: answered no JSON: {}", excerpt(&text))))
+    let text = response
+        .body_mut()
+        .read_to_string()
+        .map_err(|e| Failure::Other(format!("{url}: {e}")))?;
+    serde_json::from_str(&text)
+        .map_err(|_| Failure::Other(format!("{url}: answered no JSON: {}", excerpt(&text))))
 }
 
 fn retry_after(response: &Response<Body>) -> Option<Duration> {
-    let seconds = response.headers().get("retry-after")?.to_str().ok()?.parse().ok()?;
+    let seconds = response
+        .headers()
+        .get("retry-after")?
+        .to_str()
+        .ok()?
+        .parse()
+        .ok()?;
     Some(Duration::from_secs(seconds))
 }
 
@@ -285,6 +383,9 @@ enum Failure {
     /// The server lacks what was asked for.
     #[error("{0}")]
     Unsupported(String),
+    /// No answer after all attempts, or none for us.
+    #[error("{0}")]
+    Down(String),
     #[error("{0}")]
     Other(String),
 }

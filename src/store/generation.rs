@@ -36,7 +36,9 @@ pub struct Building {
 
 impl Output {
     pub fn new(root: &Path) -> Self {
-        Self { root: root.to_owned() }
+        Self {
+            root: root.to_owned(),
+        }
     }
 
     /// The published generation's number and folder.
@@ -46,7 +48,10 @@ impl Output {
             Ok(text) => text,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
                 let message = "no published index here; run `intendex build` first".to_owned();
-                return Err(StoreError::Invalid { path: self.root.clone(), message });
+                return Err(StoreError::Invalid {
+                    path: self.root.clone(),
+                    message,
+                });
             }
             Err(e) => return Err(StoreError::io(&path)(e)),
         };
@@ -64,8 +69,13 @@ impl Output {
         fs::create_dir_all(&folder).map_err(StoreError::io(&folder))?;
         let lock = self.take_lock()?;
         let owner = self.root.join("JOB");
-        replace(&owner, |file| writeln!(file, "{job}").map_err(StoreError::io(&owner)))?;
-        Ok(Writer { output: self, _lock: lock })
+        replace(&owner, |file| {
+            writeln!(file, "{job}").map_err(StoreError::io(&owner))
+        })?;
+        Ok(Writer {
+            output: self,
+            _lock: lock,
+        })
     }
 
     /// Refuses a folder that holds something else, or the output of a job of another name.
@@ -115,7 +125,10 @@ impl Output {
             Err(TryLockError::WouldBlock) => {
                 let mut holder = String::new();
                 let _ = file.read_to_string(&mut holder);
-                return Err(StoreError::Locked { path: self.root.clone(), holder: holder.trim().into() });
+                return Err(StoreError::Locked {
+                    path: self.root.clone(),
+                    holder: holder.trim().into(),
+                });
             }
         }
         let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
@@ -144,7 +157,11 @@ impl Writer {
     pub fn open(self, plan: &str, restart: bool) -> Result<Building, StoreError> {
         let folder = self.output.root.join(GENERATIONS).join(BUILDING);
         let journal_path = folder.join("journal.ndjson");
-        let resumed = if restart { None } else { Journal::resume(&journal_path, plan)? };
+        let resumed = if restart {
+            None
+        } else {
+            Journal::resume(&journal_path, plan)?
+        };
         let journal = match resumed {
             Some(journal) => journal,
             None => {
@@ -155,7 +172,12 @@ impl Writer {
                 Journal::create(&journal_path, plan)?
             }
         };
-        Ok(Building { output: self.output, _lock: self._lock, plan: plan.to_owned(), journal })
+        Ok(Building {
+            output: self.output,
+            _lock: self._lock,
+            plan: plan.to_owned(),
+            journal,
+        })
     }
 }
 
@@ -168,11 +190,18 @@ impl Building {
     /// A run killed between naming its generation and pointing `CURRENT` at it left nothing else to do.
     pub fn publish_finished(&self) -> Result<Option<u64>, StoreError> {
         let current = self.output.current().map_or(0, |(number, _)| number);
-        let Some(&last) = self.output.generations()?.last() else { return Ok(None) };
+        let Some(&last) = self.output.generations()?.last() else {
+            return Ok(None);
+        };
         if last <= current {
             return Ok(None);
         }
-        let manifest = self.output.root.join(GENERATIONS).join(last.to_string()).join("manifest.json");
+        let manifest = self
+            .output
+            .root
+            .join(GENERATIONS)
+            .join(last.to_string())
+            .join("manifest.json");
         match read_json::<Manifest>(&manifest) {
             Ok(manifest) if manifest.plan == self.plan => self.point_current_at(last).map(Some),
             _ => Ok(None),
@@ -183,15 +212,19 @@ impl Building {
     /// new one, never a part of either.
     pub fn publish(self) -> Result<u64, StoreError> {
         let number = self.output.generations()?.last().map_or(1, |last| last + 1);
-        let journal = self.folder().join("journal.ndjson");
+        let folder = self.output.root.join(GENERATIONS).join(number.to_string());
+        rename(&self.folder(), &folder)?;
+        // Only now: without its journal, a finished generation that is not yet named would be thrown away.
+        let journal = folder.join("journal.ndjson");
         fs::remove_file(&journal).map_err(StoreError::io(&journal))?;
-        rename(&self.folder(), &self.output.root.join(GENERATIONS).join(number.to_string()))?;
         self.point_current_at(number)
     }
 
     fn point_current_at(&self, number: u64) -> Result<u64, StoreError> {
         let path = self.output.root.join("CURRENT");
-        replace(&path, |file| writeln!(file, "{number}").map_err(StoreError::io(&path)))?;
+        replace(&path, |file| {
+            writeln!(file, "{number}").map_err(StoreError::io(&path))
+        })?;
         Ok(number)
     }
 }
@@ -204,12 +237,22 @@ mod tests {
     fn a_second_writer_and_another_job_are_refused() {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path().join("out");
-        let first = Output::new(&root).lock("docs").unwrap().open("p", false).unwrap();
+        let first = Output::new(&root)
+            .lock("docs")
+            .unwrap()
+            .open("p", false)
+            .unwrap();
         let second = Output::new(&root).lock("docs").unwrap_err();
-        assert!(matches!(&second, StoreError::Locked { holder, .. } if holder.starts_with("pid ")), "{second}");
+        assert!(
+            matches!(&second, StoreError::Locked { holder, .. } if holder.starts_with("pid ")),
+            "{second}"
+        );
         drop(first);
         let other = Output::new(&root).lock("news").unwrap_err();
-        assert!(other.to_string().contains("belongs to the job `docs`"), "{other}");
+        assert!(
+            other.to_string().contains("belongs to the job `docs`"),
+            "{other}"
+        );
     }
 
     #[test]
@@ -224,12 +267,19 @@ mod tests {
     fn nothing_is_published_until_publish_and_then_the_whole() {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path().join("out");
-        let building = Output::new(&root).lock("docs").unwrap().open("p", false).unwrap();
+        let building = Output::new(&root)
+            .lock("docs")
+            .unwrap()
+            .open("p", false)
+            .unwrap();
         fs::write(building.folder().join("x"), "1").unwrap();
         assert!(Output::new(&root).current().is_err());
         assert_eq!(building.publish().unwrap(), 1);
         let (number, path) = Output::new(&root).current().unwrap();
-        assert_eq!((number, fs::read_to_string(path.join("x")).unwrap().as_str()), (1, "1"));
+        assert_eq!(
+            (number, fs::read_to_string(path.join("x")).unwrap().as_str()),
+            (1, "1")
+        );
         assert!(!path.join("journal.ndjson").exists());
     }
 }

@@ -25,11 +25,16 @@ use arrow::{
 };
 use datafusion::{
     common::{DataFusionError, Result},
-    logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility},
+    logical_expr::{
+        ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
+    },
     prelude::SessionContext,
 };
 
-use crate::{job::Job, job::Progress};
+use crate::{
+    job::{Job, Progress},
+    model::ModelError,
+};
 
 use super::{fingerprint::Fingerprints, models::Models};
 
@@ -46,15 +51,46 @@ pub trait MapStage: Send + Sync {
 }
 
 /// Registers every stage whose models the job has.
-pub fn register(ctx: &SessionContext, job: &Job, fingerprints: &Fingerprints, models: &Models, progress: Arc<dyn Progress>) {
+pub fn register(
+    ctx: &SessionContext,
+    job: &Job,
+    fingerprints: &Fingerprints,
+    models: &Models,
+    progress: Arc<dyn Progress>,
+) {
     let mut stages: Vec<Arc<dyn MapStage>> = vec![
-        Arc::new(intents::Intents::new(job, fingerprints, models, progress.clone())),
-        Arc::new(chunk::Chunks::new(job, fingerprints, models, progress.clone())),
-        Arc::new(embed::EmbedDocument::new(job, fingerprints, models, progress.clone())),
-        Arc::new(embed::EmbedQuery::new(job, fingerprints, models, progress.clone())),
+        Arc::new(intents::Intents::new(
+            job,
+            fingerprints,
+            models,
+            progress.clone(),
+        )),
+        Arc::new(chunk::Chunks::new(
+            job,
+            fingerprints,
+            models,
+            progress.clone(),
+        )),
+        Arc::new(embed::EmbedDocument::new(
+            job,
+            fingerprints,
+            models,
+            progress.clone(),
+        )),
+        Arc::new(embed::EmbedQuery::new(
+            job,
+            fingerprints,
+            models,
+            progress.clone(),
+        )),
     ];
     if models.has_generator() {
-        stages.push(Arc::new(queries::Queries::new(job, fingerprints, models, progress)));
+        stages.push(Arc::new(queries::Queries::new(
+            job,
+            fingerprints,
+            models,
+            progress,
+        )));
         stages.push(Arc::new(score::ScoreQuery::new(job, fingerprints, models)));
     }
     for stage in stages {
@@ -83,7 +119,8 @@ impl MapFunction {
 
 impl PartialEq for MapFunction {
     fn eq(&self, other: &Self) -> bool {
-        self.stage.name() == other.stage.name() && self.stage.fingerprint() == other.stage.fingerprint()
+        self.stage.name() == other.stage.name()
+            && self.stage.fingerprint() == other.stage.fingerprint()
     }
 }
 
@@ -120,6 +157,24 @@ impl ScalarUDFImpl for MapFunction {
     }
 }
 
+/// An error of the whole stage: a model that cannot be loaded or reached.
+fn fatal(error: ModelError) -> ArrowError {
+    ArrowError::ExternalError(Box::new(error))
+}
+
+/// Lets the rows' own errors stay in their rows; a server that is down ends the stage, so that a later run tries
+/// again.
+fn rows_apart<T>(
+    rows: Vec<Result<T, ModelError>>,
+) -> Result<Vec<Result<T, ModelError>>, ArrowError> {
+    let down = |row: &Result<T, ModelError>| matches!(row, Err(ModelError::Unavailable { .. }));
+    if !rows.iter().any(down) {
+        return Ok(rows);
+    }
+    let first = rows.into_iter().find(down).and_then(Result::err);
+    Err(fatal(first.expect("one was found")))
+}
+
 /// Row `i` of a string column, None where null.
 fn text_at(column: &StringArray, i: usize) -> Option<&str> {
     use arrow::array::Array;
@@ -134,7 +189,12 @@ fn texts_at(column: &ArrayRef, i: usize) -> Vec<String> {
         return Vec::new();
     }
     let values = lists.value(i);
-    values.as_string::<i32>().iter().flatten().map(str::to_owned).collect()
+    values
+        .as_string::<i32>()
+        .iter()
+        .flatten()
+        .map(str::to_owned)
+        .collect()
 }
 
 /// A column of strings from an iterator that does not know its length.
@@ -143,5 +203,9 @@ fn strings<'a>(values: impl Iterator<Item = &'a str>) -> StringArray {
 }
 
 fn list_of_texts() -> DataType {
-    DataType::List(Arc::new(arrow::datatypes::Field::new("item", DataType::Utf8, true)))
+    DataType::List(Arc::new(arrow::datatypes::Field::new(
+        "item",
+        DataType::Utf8,
+        true,
+    )))
 }
