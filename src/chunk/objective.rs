@@ -97,7 +97,10 @@ pub(super) fn dot(a: &[f32], b: &[f32]) -> f32 {
         .sum();
     for (a, b) in a.zip(b) {
         let products = a.iter().zip(b).map(|(x, y)| x * y);
-        lanes.iter_mut().zip(products).for_each(|(lane, x)| *lane += x);
+        lanes
+            .iter_mut()
+            .zip(products)
+            .for_each(|(lane, x)| *lane += x);
     }
     rest + lanes.iter().sum::<f32>()
 }
