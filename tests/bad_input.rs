@@ -56,7 +56,8 @@ fn a_corpus_of_bad_rows_alone() {
 #[test]
 fn a_wrong_model_folder() {
     let place = Place::new(&documents());
-    refused(&place, 2, &["--set", "models.embedder.model=out"], &["out"]);
+    let missing = &["--set", "models.embedder.model=nowhere"];
+    refused(&place, 78, missing, &["job.toml", "models.embedder.model"]);
     fs::create_dir(place.path("empty")).unwrap();
     refused(
         &place,

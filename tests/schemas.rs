@@ -14,13 +14,13 @@ fn schemas_are_as_the_program_writes_them() {
         .assert()
         .success();
     let committed = Path::new(env!("CARGO_MANIFEST_DIR")).join("schemas");
-    let names = |folder: &Path| {
-        let mut names: Vec<_> = fs::read_dir(folder)
-            .unwrap()
-            .map(|e| e.unwrap().file_name())
-            .collect();
-        names.sort();
-        names
+    let names = |folder: &Path| -> Vec<_> {
+        let entries = walkdir::WalkDir::new(folder).sort_by_file_name();
+        let files = entries.into_iter().map(Result::unwrap);
+        let files = files.filter(|e| e.file_type().is_file());
+        files
+            .map(|e| e.path().strip_prefix(folder).unwrap().to_owned())
+            .collect()
     };
     assert_eq!(
         names(folder.path()),

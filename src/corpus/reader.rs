@@ -1,6 +1,7 @@
 //! Reads the files of a corpus one after another, in batches bounded by bytes as well as by rows.
 
 use std::fs::File;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -181,10 +182,13 @@ impl OpenFile {
 
     fn next(&mut self, path: &Path) -> Result<Option<Located>, CorpusError> {
         if self.taken == self.batch.num_rows() {
-            match self.batches.next() {
-                None => return Ok(None),
-                Some(Err(error)) => return Err(damaged(path, self.row + 1, &error)),
-                Some(Ok(batch)) => self.batch = batch,
+            // The parquet crate asserts on some damaged pages; that is the file's fault, and must not end the process.
+            let read = catch_unwind(AssertUnwindSafe(|| self.batches.next()));
+            match read {
+                Ok(None) => return Ok(None),
+                Ok(Some(Ok(batch))) => self.batch = batch,
+                Ok(Some(Err(error))) => return Err(damaged(path, self.row + 1, &error)),
+                Err(_) => return Err(damaged(path, self.row + 1, &"a page makes no sense")),
             }
             self.taken = 0;
         }

@@ -145,9 +145,11 @@ pub fn read(generation: &Path, dataset: &str) -> RecordBatch {
     for part in parts {
         let reader =
             ParquetRecordBatchReaderBuilder::try_new(fs::File::open(part).unwrap()).unwrap();
+        // A part may have no rows; it has a schema all the same.
+        batches.push(RecordBatch::new_empty(reader.schema().clone()));
         batches.extend(reader.build().unwrap().map(Result::unwrap));
     }
-    arrow::compute::concat_batches(&batches[0].schema(), &batches).unwrap()
+    arrow::compute::concat_batches(batches[0].schema_ref(), &batches).unwrap()
 }
 
 pub fn texts(batch: &RecordBatch, column: &str) -> Vec<String> {

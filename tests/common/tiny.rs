@@ -206,6 +206,7 @@ pub fn embedder(folder: &Path, prefix: &str) {
         "intermediate_size": feed_forward, "max_position_embeddings": positions, "vocab_size": vocabulary.len(),
         "type_vocab_size": 2, "layer_norm_eps": 1e-12, "hidden_act": "gelu",
     });
+    std::fs::create_dir_all(folder).unwrap();
     std::fs::write(folder.join("config.json"), config.to_string()).unwrap();
     std::fs::write(
         folder.join("tokenizer.json"),
