@@ -14,8 +14,6 @@ SELECTION = {
     "anyhow": ["README.md"],
     "blake3": ["README.md"],
     "rayon": ["README.md", "FAQ.md"],
-    "tantivy": ["README.md"],
-    "tokenizers": ["README.md"],
 }
 
 
