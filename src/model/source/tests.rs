@@ -1,0 +1,149 @@
+use std::fs;
+
+use candle_core::quantized::GgmlDType;
+use proptest::prelude::*;
+use tempfile::TempDir;
+
+use super::*;
+use crate::model::tiny;
+
+fn embedder_settings(folder: &Path) -> spec::Embedder {
+    serde_json::from_value(serde_json::json!({ "model": folder })).unwrap()
+}
+
+fn generator_settings(path: &Path) -> spec::Generator {
+    serde_json::from_value(serde_json::json!({ "model": path })).unwrap()
+}
+
+fn tiny_embedder() -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    tiny::embedder(folder.path(), "");
+    folder
+}
+
+fn tiny_generator() -> (TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tiny.gguf");
+    tiny::generator(&path, GgmlDType::F32);
+    (folder, path)
+}
+
+fn refusal(settings: &spec::Embedder) -> String {
+    embedder(settings, true).unwrap_err().to_string()
+}
+
+#[test]
+fn an_embedder_is_its_files() {
+    let folder = tiny_embedder();
+    let before = embedder(&embedder_settings(folder.path()), true).unwrap();
+    assert_eq!((before.dim, before.identity.architecture.as_str()), (64, "bert"));
+    let names: Vec<&str> = before.identity.files.iter().map(|f| f.name.as_str()).collect();
+    assert_eq!(names, ["config.json", "model.safetensors", "tokenizer.json"]);
+    let file = &before.identity.files[1];
+    let bytes = fs::read(&file.path).unwrap();
+    assert_eq!(file.blake3, blake3::hash(&bytes).to_hex().to_string());
+    assert_eq!(file.bytes, bytes.len() as u64);
+
+    fs::write(folder.path().join("modules.json"), "[]").unwrap();
+    let after = embedder(&embedder_settings(folder.path()), true).unwrap();
+    assert_ne!(before.identity, after.identity, "how vectors are pooled is part of the model");
+}
+
+#[test]
+fn a_generator_is_a_file_or_the_only_one_of_a_folder() {
+    let (folder, path) = tiny_generator();
+    let source = generator(&generator_settings(&path), true).unwrap();
+    assert_eq!(source.identity.architecture, "qwen2");
+    assert_eq!(generator(&generator_settings(folder.path()), true).unwrap().gguf, path);
+
+    fs::copy(&path, folder.path().join("other.gguf")).unwrap();
+    let mut settings = generator_settings(folder.path());
+    let message = generator(&settings, true).unwrap_err().to_string();
+    assert!(message.contains("models.generator.file"), "{message}");
+    settings.file = Some("other.gguf".into());
+    assert!(generator(&settings, true).unwrap().gguf.ends_with("other.gguf"));
+}
+
+#[test]
+fn folders_that_are_no_embedder_say_why() {
+    let folder = tiny_embedder();
+    let weights = folder.path().join("model.safetensors");
+    fs::rename(&weights, folder.path().join("pytorch_model.bin")).unwrap();
+    let message = refusal(&embedder_settings(folder.path()));
+    assert!(message.contains("model.safetensors") && message.contains("convert it"), "{message}");
+
+    fs::write(&weights, "").unwrap();
+    assert!(refusal(&embedder_settings(folder.path())).contains("is empty"));
+    let message = refusal(&embedder_settings(&folder.path().join("config.json")));
+    assert!(message.contains("config.json: an embedder is a folder"), "{message}");
+    fs::remove_file(folder.path().join("tokenizer.json")).unwrap();
+    assert!(refusal(&embedder_settings(folder.path())).contains("tokenizer.json: is missing"));
+}
+
+#[test]
+fn hub_ids_need_a_commit() {
+    let mut settings = embedder_settings(Path::new("acme/no-such-folder"));
+    for revision in [None, Some("main"), Some("c9745ed")] {
+        settings.revision = revision.map(str::to_owned);
+        let message = refusal(&settings);
+        assert!(message.contains("commit hash"), "{message}");
+        assert!(message.contains(revision.unwrap_or("it has none")), "{message}");
+    }
+    for path in ["/no/such", "./acme/model", "no-such", "acme/model.gguf"] {
+        assert!(refusal(&embedder_settings(Path::new(path))).contains("no such file or folder"));
+    }
+}
+
+#[test]
+fn files_that_are_longer_or_shorter_than_their_header_says() {
+    let folder = tiny_embedder();
+    let weights = folder.path().join("model.safetensors");
+    let mut bytes = fs::read(&weights).unwrap();
+    bytes.push(0);
+    fs::write(&weights, &bytes).unwrap();
+    let message = refusal(&embedder_settings(folder.path()));
+    assert!(message.contains(&format!("has {} bytes", bytes.len())), "{message}");
+
+    let mut html = b"<!DOCTYPE html><title>not found</title>".to_vec();
+    html.resize(4096, b' ');
+    fs::write(&weights, &html).unwrap();
+    assert!(refusal(&embedder_settings(folder.path())).contains("no safetensors file"));
+
+    let (_folder, path) = tiny_generator();
+    fs::write(&path, &html).unwrap();
+    let message = generator(&generator_settings(&path), true).unwrap_err().to_string();
+    assert!(message.contains("tiny.gguf") && message.contains("no GGUF file"), "{message}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn every_truncation_is_noticed(share in 0.0..1.0f64) {
+        let folder = tiny_embedder();
+        let weights = folder.path().join("model.safetensors");
+        let (_folder, gguf) = tiny_generator();
+        for path in [&weights, &gguf] {
+            let length = fs::metadata(path).unwrap().len();
+            let file = fs::OpenOptions::new().write(true).open(path).unwrap();
+            // GGUF pads its end by up to 31 bytes.
+            file.set_len((share * (length - 32) as f64) as u64).unwrap();
+        }
+        prop_assert!(embedder(&embedder_settings(folder.path()), true).is_err());
+        prop_assert!(generator(&generator_settings(&gguf), true).is_err());
+    }
+
+    #[test]
+    fn a_corrupt_header_is_an_error_and_no_panic(at in 0usize..6000, byte: u8) {
+        let folder = tiny_embedder();
+        let weights = folder.path().join("model.safetensors");
+        let (_folder, gguf) = tiny_generator();
+        for path in [&weights, &gguf] {
+            let mut bytes = fs::read(path).unwrap();
+            bytes[at] = byte;
+            fs::write(path, bytes).unwrap();
+        }
+        let _ = embedder(&embedder_settings(folder.path()), true);
+        let _ = generator(&generator_settings(&gguf), true);
+    }
+}
