@@ -37,20 +37,36 @@ fn python() -> String {
 fn gguf() -> Result<PathBuf, String> {
     let models = env::var("INTENDEX_MODELS").map_err(|_| "INTENDEX_MODELS is not set")?;
     let names = ["qwen2.5-coder-0.5b", "qwen2.5-coder-1.5b"];
-    let mut paths = names.iter().map(|name| PathBuf::from(&models).join(name).join("model.gguf"));
-    paths.find(|path| path.exists()).ok_or(format!("no Qwen2.5-Coder in {models}"))
+    let mut paths = names
+        .iter()
+        .map(|name| PathBuf::from(&models).join(name).join("model.gguf"));
+    paths
+        .find(|path| path.exists())
+        .ok_or(format!("no Qwen2.5-Coder in {models}"))
 }
 
 /// A server that is up; or why there is none.
 fn start(logits_all: bool) -> Result<Server, String> {
     let gguf = gguf()?;
-    let ask = Command::new(python()).args(["-c", "import llama_cpp.server.app"]).output();
+    let ask = Command::new(python())
+        .args(["-c", "import llama_cpp.server.app"])
+        .output();
     if !ask.is_ok_and(|output| output.status.success()) {
         return Err(format!("{} has no llama_cpp.server", python()));
     }
-    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let address = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
     let process = Command::new(python())
-        .args(["-m", "llama_cpp.server", "--host", "127.0.0.1", "--n_ctx", "1024"])
+        .args([
+            "-m",
+            "llama_cpp.server",
+            "--host",
+            "127.0.0.1",
+            "--n_ctx",
+            "1024",
+        ])
         .args(["--port", &address.port().to_string()])
         .args(["--logits_all", if logits_all { "true" } else { "false" }])
         .args(["--model".as_ref(), gguf.as_os_str()])
@@ -58,11 +74,20 @@ fn start(logits_all: bool) -> Result<Server, String> {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    let mut server = Server { process, base: format!("http://{address}/v1") };
+    let mut server = Server {
+        process,
+        base: format!("http://{address}/v1"),
+    };
     let begin = Instant::now();
     while TcpStream::connect(address).is_err() {
-        assert!(server.process.try_wait().unwrap().is_none(), "the server ended");
-        assert!(begin.elapsed() < Duration::from_secs(300), "the server does not come up");
+        assert!(
+            server.process.try_wait().unwrap().is_none(),
+            "the server ended"
+        );
+        assert!(
+            begin.elapsed() < Duration::from_secs(300),
+            "the server does not come up"
+        );
         thread::sleep(Duration::from_millis(200));
     }
     Ok(server)
@@ -75,11 +100,23 @@ fn client(server: &Server) -> HttpGenerator {
 }
 
 fn prompt(text: &str) -> Prompt {
-    Prompt { messages: vec![Message { role: Role::User, content: text.into() }] }
+    Prompt {
+        messages: vec![Message {
+            role: Role::User,
+            content: text.into(),
+        }],
+    }
 }
 
 fn sampling(n: usize, seed: u64) -> Sampling {
-    Sampling { n, temperature: 1.0, top_p: 1.0, max_tokens: 12, stop: vec!["\n".into()], seed }
+    Sampling {
+        n,
+        temperature: 1.0,
+        top_p: 1.0,
+        max_tokens: 12,
+        stop: vec!["\n".into()],
+        seed,
+    }
 }
 
 #[test]
@@ -90,19 +127,36 @@ fn a_real_server_generates_and_scores() {
     };
     let client = client(&server);
     let story = prompt("Invent a strange animal. Answer with its name and one sentence about it.");
-    let greedy = Sampling { temperature: 0.0, ..sampling(1, 0) };
+    let greedy = Sampling {
+        temperature: 0.0,
+        ..sampling(1, 0)
+    };
     let capital = prompt("What is the capital of France? Answer in one word.");
     let answers = client.generate(&[(story.clone(), sampling(3, 7)), (capital, greedy)]);
     let animals = answers[0].as_ref().unwrap();
-    assert_eq!(animals.len(), 3, "the server ignores n; the client must not");
-    assert!(animals.iter().all(|a| (1..=12).contains(&a.tokens) && !a.text.contains('\n')));
+    assert_eq!(
+        animals.len(),
+        3,
+        "the server ignores n; the client must not"
+    );
+    assert!(
+        animals
+            .iter()
+            .all(|a| (1..=12).contains(&a.tokens) && !a.text.contains('\n'))
+    );
     assert!(animals[0].text != animals[1].text || animals[1].text != animals[2].text);
     let capital = &answers[1].as_ref().unwrap()[0];
-    assert!(capital.text.contains("Paris") && capital.finished, "{capital:?}");
+    assert!(
+        capital.text.contains("Paris") && capital.finished,
+        "{capital:?}"
+    );
 
     assert!(client.can_score().unwrap());
     let passage = prompt("Passage: The capital of France is Paris, on the Seine.");
-    let texts = vec!["Where does the Seine flow?".to_string(), "How do I bake bread?".to_string()];
+    let texts = vec![
+        "Where does the Seine flow?".to_string(),
+        "How do I bake bread?".to_string(),
+    ];
     let scores = client.score(&[(passage, texts.clone()), (prompt("Passage:"), texts)]);
     let (given, empty) = (scores[0].as_ref().unwrap(), scores[1].as_ref().unwrap());
     let gain = |i: usize| given[i].per_token() - empty[i].per_token();

@@ -20,8 +20,13 @@ use tempfile::TempDir;
 
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 const TOKEN: &str = "hf_secret";
-const FILES: [&str; 5] =
-    ["config.json", "tokenizer.json", "model.safetensors", "modules.json", "tiny.gguf"];
+const FILES: [&str; 5] = [
+    "config.json",
+    "tokenizer.json",
+    "model.safetensors",
+    "modules.json",
+    "tiny.gguf",
+];
 
 /// Serves the model acme/tiny at one commit; acme/gated to those with the token only.
 struct Hub {
@@ -46,12 +51,20 @@ impl Hub {
                 answer(stream.unwrap(), &folder, &base, &seen);
             }
         });
-        Self { url, requests, files, home: tempfile::tempdir().unwrap() }
+        Self {
+            url,
+            requests,
+            files,
+            home: tempfile::tempdir().unwrap(),
+        }
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::cargo_bin("intendex").unwrap();
-        command.env("HF_ENDPOINT", &self.url).env("HF_HOME", self.home.path()).args(arguments);
+        command
+            .env("HF_ENDPOINT", &self.url)
+            .env("HF_HOME", self.home.path())
+            .args(arguments);
         command.env_remove("HF_TOKEN").current_dir(self.home.path());
         command
     }
@@ -67,7 +80,12 @@ impl Hub {
 
     fn snapshot(&self, id: &str) -> PathBuf {
         let name = format!("models--{}", id.replace('/', "--"));
-        self.home.path().join("hub").join(name).join("snapshots").join(COMMIT)
+        self.home
+            .path()
+            .join("hub")
+            .join(name)
+            .join("snapshots")
+            .join(COMMIT)
     }
 
     /// A job on acme/tiny, and what `models check` says of it.
@@ -94,7 +112,9 @@ fn answer(mut stream: TcpStream, folder: &Path, base: &str, seen: &Mutex<Vec<Str
     let path = head.split_whitespace().nth(1).unwrap().to_owned();
     seen.lock().unwrap().push(path.clone());
     let lower = head.to_lowercase();
-    let from = lower.lines().find_map(|l| l.strip_prefix("range: bytes=")?.split('-').next());
+    let from = lower
+        .lines()
+        .find_map(|l| l.strip_prefix("range: bytes=")?.split('-').next());
     let allowed = head.contains(&format!("Bearer {TOKEN}"));
     let (status, headers, body) = respond(&path, folder, base, from.unwrap_or("0"), allowed);
     write!(
@@ -126,7 +146,9 @@ fn respond(
     }
     let large = tiny.strip_prefix("/storage/");
     let name = large.or_else(|| tiny.strip_prefix(&format!("/acme/tiny/resolve/{COMMIT}/")));
-    let Some(name) = name.filter(|name| FILES.contains(name)) else { return nothing(404) };
+    let Some(name) = name.filter(|name| FILES.contains(name)) else {
+        return nothing(404);
+    };
     let commit = format!("X-Repo-Commit: {COMMIT}\r\nETag: \"etag-of-{name}\"\r\n");
     // The hub keeps large files elsewhere.
     if large.is_none() && name.ends_with(".safetensors") {
@@ -135,7 +157,11 @@ fn respond(
     }
     let bytes = fs::read(folder.join(name)).unwrap();
     let from: usize = from.parse().unwrap();
-    let range = format!("{commit}Content-Range: bytes {from}-{0}/{1}\r\n", bytes.len() - 1, bytes.len());
+    let range = format!(
+        "{commit}Content-Range: bytes {from}-{0}/{1}\r\n",
+        bytes.len() - 1,
+        bytes.len()
+    );
     (206, range, bytes[from..].to_vec())
 }
 
@@ -158,13 +184,20 @@ fn a_model_is_fetched_once_and_then_needs_no_network() {
         assert_eq!(fetched, served, "{name}");
         assert!(said(&output).contains(name), "{}", said(&output));
     }
-    assert!(hub.asked().iter().all(|path| path.contains(COMMIT) || path.starts_with("/storage/")));
+    assert!(
+        hub.asked()
+            .iter()
+            .all(|path| path.contains(COMMIT) || path.starts_with("/storage/"))
+    );
     assert_eq!(hub.check(true).stdout, output.stdout);
     assert_eq!(hub.asked(), [""; 0], "offline, the hub was asked");
 
     let listed = hub.run(&["models", "list"]);
     let listed = said(&listed);
-    assert!(listed.starts_with(&format!("acme/tiny@{COMMIT}\t")), "{listed}");
+    assert!(
+        listed.starts_with(&format!("acme/tiny@{COMMIT}\t")),
+        "{listed}"
+    );
 }
 
 #[test]
@@ -186,7 +219,10 @@ fn offline_an_absent_file_is_named_with_the_way_to_fetch_it() {
     assert_eq!(output.status.code(), Some(2));
     let said = said(&output);
     let way = format!("intendex models path acme/tiny@{COMMIT}");
-    assert!(said.contains("config.json") && said.contains(&way), "{said}");
+    assert!(
+        said.contains("config.json") && said.contains(&way),
+        "{said}"
+    );
     assert_eq!(hub.asked(), [""; 0], "offline, the hub was asked");
 }
 
@@ -197,7 +233,10 @@ fn the_way_to_fetch_works_for_folders_and_single_files() {
     let output = hub.run(&["models", "path", &format!("acme/tiny@{COMMIT}")]);
     assert_eq!(said(&output).trim(), snapshot.display().to_string());
     let output = hub.run(&["models", "path", &format!("acme/tiny@{COMMIT}/tiny.gguf")]);
-    assert_eq!(said(&output).trim(), snapshot.join("tiny.gguf").display().to_string());
+    assert_eq!(
+        said(&output).trim(),
+        snapshot.join("tiny.gguf").display().to_string()
+    );
     assert_eq!(hub.check(true).status.code(), Some(0));
 }
 
@@ -218,13 +257,21 @@ fn what_the_hub_refuses_is_said_with_the_remedy() {
     let output = hub.run(&["models", "path", &gated]);
     assert_eq!(output.status.code(), Some(2));
     assert!(said(&output).contains("HF_TOKEN"), "{}", said(&output));
-    let output = hub.command(&["models", "path", &gated]).env("HF_TOKEN", TOKEN).output().unwrap();
+    let output = hub
+        .command(&["models", "path", &gated])
+        .env("HF_TOKEN", TOKEN)
+        .output()
+        .unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", said(&output));
 
     let other = COMMIT.replace('0', "f");
     let output = hub.run(&["models", "path", &format!("acme/tiny@{other}")]);
     assert_eq!(output.status.code(), Some(2));
-    assert!(said(&output).contains("check its id, its revision"), "{}", said(&output));
+    assert!(
+        said(&output).contains("check its id, its revision"),
+        "{}",
+        said(&output)
+    );
     let output = hub.run(&["models", "path", "acme/tiny@main"]);
     assert!(said(&output).contains("a commit hash"), "{}", said(&output));
 }

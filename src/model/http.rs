@@ -45,15 +45,25 @@ pub struct HttpGenerator {
 
 impl HttpGenerator {
     pub fn new(settings: &spec::Generator) -> Result<Self, ModelError> {
-        let base = settings.server.as_deref().unwrap_or_default().trim_end_matches('/');
+        let base = settings
+            .server
+            .as_deref()
+            .unwrap_or_default()
+            .trim_end_matches('/');
         let refused = |why: &str| ModelError::Model {
             model: settings.model.clone(),
             message: format!("models.generator.server {why}"),
         };
-        let host = base.strip_prefix("http://").or_else(|| base.strip_prefix("https://"));
+        let host = base
+            .strip_prefix("http://")
+            .or_else(|| base.strip_prefix("https://"));
         let host = host.ok_or_else(|| refused("is not a URL such as http://127.0.0.1:8000/v1"))?;
         // The URL goes into manifests, and must hold no secret.
-        if host.split('/').next().is_some_and(|authority| authority.contains('@')) {
+        if host
+            .split('/')
+            .next()
+            .is_some_and(|authority| authority.contains('@'))
+        {
             return Err(refused("holds a password; use models.generator.api_key"));
         }
         let api_key = settings.api_key.clone().filter(|key| !key.is_empty());
@@ -84,11 +94,17 @@ impl HttpGenerator {
             }
             Err(Failure::Other(message)) => Err(message),
         };
-        self.can_score.get_or_init(ask).clone().map_err(|message| self.error(message))
+        self.can_score
+            .get_or_init(ask)
+            .clone()
+            .map_err(|message| self.error(message))
     }
 
     fn error(&self, message: String) -> ModelError {
-        ModelError::Model { model: self.identity.name.clone(), message }
+        ModelError::Model {
+            model: self.identity.name.clone(),
+            message,
+        }
     }
 
     /// Samples until there are `n` texts: some servers return one choice whatever `n` says.
@@ -107,17 +123,26 @@ impl HttpGenerator {
                 // Servers take 32 bits at least; each call draws differently.
                 "seed": (sampling.seed.wrapping_add(completions.len() as u64) & 0x7fff_ffff),
             });
-            let answer = self.transport.post("/chat/completions", &body).map_err(|f| self.error(f.to_string()))?;
+            let answer = self
+                .transport
+                .post("/chat/completions", &body)
+                .map_err(|f| self.error(f.to_string()))?;
             let choices = answer["choices"].as_array().filter(|c| !c.is_empty());
             let choices = choices.ok_or_else(|| {
                 let excerpt = self.transport.excerpt(&answer.to_string());
                 self.error(format!("answered without choices: {excerpt}"))
             })?;
-            let tokens = answer["usage"]["completion_tokens"].as_u64().unwrap_or(0) as usize / choices.len();
-            completions.extend(choices.iter().map(|choice| Completion {
-                text: choice["message"]["content"].as_str().unwrap_or_default().to_owned(),
-                tokens,
-                finished: choice["finish_reason"].as_str() != Some("length"),
+            let tokens =
+                answer["usage"]["completion_tokens"].as_u64().unwrap_or(0) as usize / choices.len();
+            completions.extend(choices.iter().map(|choice| {
+                Completion {
+                    text: choice["message"]["content"]
+                        .as_str()
+                        .unwrap_or_default()
+                        .to_owned(),
+                    tokens,
+                    finished: choice["finish_reason"].as_str() != Some("length"),
+                }
             }));
         }
         completions.truncate(sampling.n);
@@ -131,17 +156,28 @@ impl HttpGenerator {
         });
         let answer = self.transport.post("/completions", &body)?;
         let logprobs = &answer["choices"][0]["logprobs"];
-        let (Some(values), Some(offsets)) = (logprobs["token_logprobs"].as_array(), logprobs["text_offset"].as_array())
-        else {
-            return Err(Failure::Unsupported("it returns no log-probabilities for `echo`".into()));
+        let (Some(values), Some(offsets)) = (
+            logprobs["token_logprobs"].as_array(),
+            logprobs["text_offset"].as_array(),
+        ) else {
+            return Err(Failure::Unsupported(
+                "it returns no log-probabilities for `echo`".into(),
+            ));
         };
         let inside = continuation(offsets, text, from);
-        let values: Vec<f64> =
-            values.iter().zip(inside).filter(|(_, i)| *i).filter_map(|(v, _)| v.as_f64()).collect();
+        let values: Vec<f64> = values
+            .iter()
+            .zip(inside)
+            .filter(|(_, i)| *i)
+            .filter_map(|(v, _)| v.as_f64())
+            .collect();
         if values.is_empty() {
             return Err(Failure::Unsupported("it does not echo the prompt".into()));
         }
-        Ok(LogProb { sum: values.iter().sum(), tokens: values.len() })
+        Ok(LogProb {
+            sum: values.iter().sum(),
+            tokens: values.len(),
+        })
     }
 
     /// Runs `work` on every request, `concurrency` at a time; results in order.
@@ -153,7 +189,10 @@ impl HttpGenerator {
                 scope.spawn(|| {
                     while let Some((i, request)) = take(&next, requests) {
                         let result = work(request);
-                        results.lock().unwrap_or_else(|e| e.into_inner()).push((i, result));
+                        results
+                            .lock()
+                            .unwrap_or_else(|e| e.into_inner())
+                            .push((i, result));
                     }
                 });
             }
@@ -189,7 +228,11 @@ impl Generate for HttpGenerator {
             let mut start = word.start;
             while start < word.end {
                 let end = text.floor_char_boundary((start + BYTES_PER_TOKEN).min(word.end));
-                let end = if end > start { end } else { text.ceil_char_boundary(start + 1) };
+                let end = if end > start {
+                    end
+                } else {
+                    text.ceil_char_boundary(start + 1)
+                };
                 offsets.push((start, end));
                 start = end;
             }
@@ -197,20 +240,29 @@ impl Generate for HttpGenerator {
         Ok(offsets)
     }
 
-    fn generate(&self, requests: &[(Prompt, Sampling)]) -> Vec<Result<Vec<Completion>, ModelError>> {
+    fn generate(
+        &self,
+        requests: &[(Prompt, Sampling)],
+    ) -> Vec<Result<Vec<Completion>, ModelError>> {
         self.in_flight(requests, |(prompt, sampling)| self.sample(prompt, sampling))
     }
 }
 
 impl Score for HttpGenerator {
     fn score(&self, requests: &[(Prompt, Vec<String>)]) -> Vec<Result<Vec<LogProb>, ModelError>> {
-        let pairs: Vec<(String, &str)> =
-            requests.iter().flat_map(|(p, texts)| texts.iter().map(|t| (plain(p), t.as_str()))).collect();
+        let pairs: Vec<(String, &str)> = requests
+            .iter()
+            .flat_map(|(p, texts)| texts.iter().map(|t| (plain(p), t.as_str())))
+            .collect();
         let scored = self.in_flight(&pairs, |(prompt, text)| {
-            self.echo(&format!("{prompt} {text}"), prompt.len()).map_err(|f| self.error(f.to_string()))
+            self.echo(&format!("{prompt} {text}"), prompt.len())
+                .map_err(|f| self.error(f.to_string()))
         });
         let mut scored = scored.into_iter();
-        requests.iter().map(|(_, texts)| scored.by_ref().take(texts.len()).collect()).collect()
+        requests
+            .iter()
+            .map(|(_, texts)| scored.by_ref().take(texts.len()).collect())
+            .collect()
     }
 }
 
@@ -220,10 +272,13 @@ fn continuation(offsets: &[Value], text: &str, from: usize) -> Vec<bool> {
     let start = text[..from].chars().count() as u64;
     let end = text.chars().count() as u64;
     let first = offsets.first().and_then(Value::as_u64).unwrap_or(0);
-    let offsets: Vec<u64> =
-        offsets.iter().map(|o| o.as_u64().map_or(end, |o| o.saturating_sub(first))).collect();
+    let offsets: Vec<u64> = offsets
+        .iter()
+        .map(|o| o.as_u64().map_or(end, |o| o.saturating_sub(first)))
+        .collect();
     let token_end = |i: usize| offsets.get(i + 1).copied().unwrap_or(end);
-    let inside = |(i, &offset): (usize, &u64)| offset < end && (offset >= start || token_end(i) > start);
+    let inside =
+        |(i, &offset): (usize, &u64)| offset < end && (offset >= start || token_end(i) > start);
     offsets.iter().enumerate().map(inside).collect()
 }
 
@@ -234,7 +289,11 @@ fn plain(prompt: &Prompt) -> String {
         Role::User => "User",
         Role::Assistant => "Assistant",
     };
-    let turns: String = prompt.messages.iter().map(|m| format!("{}: {}\n", name(m.role), m.content)).collect();
+    let turns: String = prompt
+        .messages
+        .iter()
+        .map(|m| format!("{}: {}\n", name(m.role), m.content))
+        .collect();
     turns + "Assistant:"
 }
 

@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-pub use self::hub::{CachedModel, list};
 use self::hub::Hub;
+pub use self::hub::{CachedModel, list};
 use super::{ModelError, ModelFile, ModelIdentity};
 use crate::job::spec;
 
@@ -61,11 +61,19 @@ pub fn embedder(settings: &spec::Embedder, offline: bool) -> Result<EmbedderSour
     whole::safetensors(&folder.join("model.safetensors"))?;
     let config_path = folder.join("config.json");
     let config = read_json(&config_path)?;
-    let architecture = config["model_type"].as_str().unwrap_or("unknown").to_owned();
+    let architecture = config["model_type"]
+        .as_str()
+        .unwrap_or("unknown")
+        .to_owned();
     let dim = config["hidden_size"].as_u64().ok_or_else(|| {
-        file_error(&config_path, "has no hidden_size; is this a BERT-family model?")
+        file_error(
+            &config_path,
+            "has no hidden_size; is this a BERT-family model?",
+        )
     })?;
-    let extras = EMBEDDER_EXTRAS.into_iter().filter(|name| folder.join(name).exists());
+    let extras = EMBEDDER_EXTRAS
+        .into_iter()
+        .filter(|name| folder.join(name).exists());
     let names: Vec<&str> = EMBEDDER_FILES.into_iter().chain(extras).collect();
     Ok(EmbedderSource {
         identity: identity(&settings.model, architecture, &folder, names)?,
@@ -122,7 +130,10 @@ fn only_gguf(folder: &Path) -> Result<PathBuf, ModelError> {
     files.retain(|p| p.extension().is_some_and(|e| e == "gguf"));
     match files.as_slice() {
         [one] => Ok(one.clone()),
-        [] => Err(file_error(folder, "holds no GGUF file; a generator is a GGUF file")),
+        [] => Err(file_error(
+            folder,
+            "holds no GGUF file; a generator is a GGUF file",
+        )),
         _ => Err(file_error(
             folder,
             "holds several GGUF files; name one in models.generator.file",
@@ -152,8 +163,15 @@ fn identity(
     mut names: Vec<&str>,
 ) -> Result<ModelIdentity, ModelError> {
     names.sort_unstable();
-    let files = names.iter().map(|name| hashed(folder, name)).collect::<Result<_, _>>()?;
-    Ok(ModelIdentity { name: name.to_owned(), architecture, files })
+    let files = names
+        .iter()
+        .map(|name| hashed(folder, name))
+        .collect::<Result<_, _>>()?;
+    Ok(ModelIdentity {
+        name: name.to_owned(),
+        architecture,
+        files,
+    })
 }
 
 fn hashed(folder: &Path, name: &str) -> Result<ModelFile, ModelError> {
@@ -175,9 +193,15 @@ fn read_json(path: &Path) -> Result<Value, ModelError> {
 }
 
 fn file_error(path: &Path, message: &str) -> ModelError {
-    ModelError::File { path: path.to_owned(), message: message.to_owned() }
+    ModelError::File {
+        path: path.to_owned(),
+        message: message.to_owned(),
+    }
 }
 
 fn model_error(model: &str, message: &str) -> ModelError {
-    ModelError::Model { model: model.to_owned(), message: message.to_owned() }
+    ModelError::Model {
+        model: model.to_owned(),
+        message: message.to_owned(),
+    }
 }

@@ -46,7 +46,12 @@ impl Transport {
             .http_status_as_error(false)
             .timeout_connect(Some(CONNECT_TIMEOUT))
             .timeout_global(Some(TIMEOUT));
-        Self { base, api_key, agent: config.build().into(), first_wait: FIRST_WAIT }
+        Self {
+            base,
+            api_key,
+            agent: config.build().into(),
+            first_wait: FIRST_WAIT,
+        }
     }
 
     /// The answer to `body`, sent to `path` below the base URL. Refused connections, 429 and 5xx are tried again;
@@ -93,9 +98,13 @@ impl Transport {
         };
         let message = format!("{url}: {status}: {}", self.excerpt(&text));
         // A server may say that it cannot echo a prompt with nearly any status: llama-cpp-python does with 500.
-        let unsupported = path == "/completions" && !matches!(status.as_u16(), 401 | 403 | 429 | 502..);
-        let failure =
-            if unsupported { Failure::Unsupported(message) } else { Failure::Other(message) };
+        let unsupported =
+            path == "/completions" && !matches!(status.as_u16(), 401 | 403 | 429 | 502..);
+        let failure = if unsupported {
+            Failure::Unsupported(message)
+        } else {
+            Failure::Other(message)
+        };
         if status.as_u16() == 429 || status.is_server_error() {
             Attempt::Again(failure, asked)
         } else {
@@ -121,12 +130,21 @@ fn unanswered(url: &str, error: &ureq::Error) -> Attempt {
         | ureq::Error::Protocol(_)
         | ureq::Error::HostNotFound
         | ureq::Error::ConnectionFailed
-        | ureq::Error::Timeout(Timeout::Connect | Timeout::Resolve) => Attempt::Again(failure, None),
+        | ureq::Error::Timeout(Timeout::Connect | Timeout::Resolve) => {
+            Attempt::Again(failure, None)
+        }
         _ => Attempt::Failed(failure),
     }
 }
 
 fn retry_after(response: &Response<Body>) -> Option<Duration> {
-    let seconds = response.headers().get("retry-after")?.to_str().ok()?.trim().parse().ok()?;
+    let seconds = response
+        .headers()
+        .get("retry-after")?
+        .to_str()
+        .ok()?
+        .trim()
+        .parse()
+        .ok()?;
     Some(Duration::from_secs(seconds))
 }

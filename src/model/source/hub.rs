@@ -23,7 +23,9 @@ pub fn list() -> Vec<CachedModel> {
     let mut models = Vec::new();
     for repo in folders(Cache::from_env().path()) {
         let name = file_name(&repo);
-        let Some(id) = name.strip_prefix("models--") else { continue };
+        let Some(id) = name.strip_prefix("models--") else {
+            continue;
+        };
         for snapshot in folders(&repo.join("snapshots")) {
             models.push(CachedModel {
                 id: id.replace("--", "/"),
@@ -37,7 +39,10 @@ pub fn list() -> Vec<CachedModel> {
 }
 
 fn file_name(path: &Path) -> String {
-    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    path.file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned()
 }
 
 fn folders(parent: &Path) -> Vec<PathBuf> {
@@ -49,8 +54,15 @@ fn folders(parent: &Path) -> Vec<PathBuf> {
 
 /// Bytes of the files in a folder, those behind links counted.
 fn size_of(folder: &Path) -> u64 {
-    let files = walkdir::WalkDir::new(folder).follow_links(true).into_iter().flatten();
-    files.filter_map(|f| f.metadata().ok()).filter(|m| m.is_file()).map(|m| m.len()).sum()
+    let files = walkdir::WalkDir::new(folder)
+        .follow_links(true)
+        .into_iter()
+        .flatten();
+    files
+        .filter_map(|f| f.metadata().ok())
+        .filter(|m| m.is_file())
+        .map(|m| m.len())
+        .sum()
 }
 
 /// A model of the hub at one commit.
@@ -66,9 +78,8 @@ impl Hub {
     /// `offline`: only the cache may be read.
     pub fn new(id: &str, revision: Option<&str>, offline: bool) -> Result<Self, ModelError> {
         let parts: Vec<&str> = id.split('/').collect();
-        let part = |p: &&str| {
-            !p.is_empty() && !p.starts_with(['.', '~', '-']) && !p.ends_with(".gguf")
-        };
+        let part =
+            |p: &&str| !p.is_empty() && !p.starts_with(['.', '~', '-']) && !p.ends_with(".gguf");
         if parts.len() != 2 || !parts.iter().all(part) {
             return Err(model_error(
                 id,
@@ -86,7 +97,13 @@ impl Hub {
         let repo = Repo::with_revision(id.to_owned(), RepoType::Model, commit.to_owned());
         // hf-hub's own look-up wants a ref, which Python's client does not write for a commit hash.
         let snapshot = Cache::from_env().repo(repo.clone()).pointer_path(commit);
-        Ok(Self { id: id.to_owned(), commit: commit.to_owned(), offline, repo, snapshot })
+        Ok(Self {
+            id: id.to_owned(),
+            commit: commit.to_owned(),
+            offline,
+            repo,
+            snapshot,
+        })
     }
 
     /// One file, fetched where the cache lacks it.
@@ -101,7 +118,11 @@ impl Hub {
     /// when all are in the cache.
     pub fn folder(&self, required: &[&str], optional: &[&str]) -> Result<PathBuf, ModelError> {
         let missing = |names: &[&str]| -> Vec<String> {
-            names.iter().filter(|name| !self.has(name)).map(|name| name.to_string()).collect()
+            names
+                .iter()
+                .filter(|name| !self.has(name))
+                .map(|name| name.to_string())
+                .collect()
         };
         let mut wanted = missing(required);
         let perhaps = missing(optional);
@@ -110,7 +131,9 @@ impl Hub {
         }
         let api = self.api(&wanted.join(", "))?;
         // Whether the model has an optional file must be known: to miss one would pool or cut texts otherwise.
-        let info = api.info().map_err(|e| self.failed("its list of files", &e))?;
+        let info = api
+            .info()
+            .map_err(|e| self.failed("its list of files", &e))?;
         let has = |name: &String| info.siblings.iter().any(|s| s.rfilename == *name);
         if let Some(absent) = wanted.iter().find(|name| !has(name)) {
             return Err(self.error(&format!("the model has no {absent} at this revision")));
@@ -137,7 +160,10 @@ impl Hub {
             )));
         }
         let mut builder = ApiBuilder::from_env();
-        if let Some(token) = std::env::var("HF_TOKEN").ok().filter(|token| !token.is_empty()) {
+        if let Some(token) = std::env::var("HF_TOKEN")
+            .ok()
+            .filter(|token| !token.is_empty())
+        {
             builder = builder.with_token(Some(token));
         }
         let api = builder.build().map_err(|e| self.failed(wanted, &e))?;
@@ -166,7 +192,9 @@ impl Hub {
         let remedy = match status {
             401 | 403 => "if the model is private or gated, set HF_TOKEN",
             404 => "check its id, its revision and the file's name",
-            _ => "run the same command again to go on where it stopped, or set models.offline to use only what is in the cache",
+            _ => {
+                "run the same command again to go on where it stopped, or set models.offline to use only what is in the cache"
+            }
         };
         self.error(&format!("cannot fetch {what}: {error}; {remedy}"))
     }

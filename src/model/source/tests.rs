@@ -36,9 +36,20 @@ fn refusal(settings: &spec::Embedder) -> String {
 fn an_embedder_is_its_files() {
     let folder = tiny_embedder();
     let before = embedder(&embedder_settings(folder.path()), true).unwrap();
-    assert_eq!((before.dim, before.identity.architecture.as_str()), (64, "bert"));
-    let names: Vec<&str> = before.identity.files.iter().map(|f| f.name.as_str()).collect();
-    assert_eq!(names, ["config.json", "model.safetensors", "tokenizer.json"]);
+    assert_eq!(
+        (before.dim, before.identity.architecture.as_str()),
+        (64, "bert")
+    );
+    let names: Vec<&str> = before
+        .identity
+        .files
+        .iter()
+        .map(|f| f.name.as_str())
+        .collect();
+    assert_eq!(
+        names,
+        ["config.json", "model.safetensors", "tokenizer.json"]
+    );
     let file = &before.identity.files[1];
     let bytes = fs::read(&file.path).unwrap();
     assert_eq!(file.blake3, blake3::hash(&bytes).to_hex().to_string());
@@ -46,7 +57,10 @@ fn an_embedder_is_its_files() {
 
     fs::write(folder.path().join("modules.json"), "[]").unwrap();
     let after = embedder(&embedder_settings(folder.path()), true).unwrap();
-    assert_ne!(before.identity, after.identity, "how vectors are pooled is part of the model");
+    assert_ne!(
+        before.identity, after.identity,
+        "how vectors are pooled is part of the model"
+    );
 }
 
 #[test]
@@ -54,14 +68,24 @@ fn a_generator_is_a_file_or_the_only_one_of_a_folder() {
     let (folder, path) = tiny_generator();
     let source = generator(&generator_settings(&path), true).unwrap();
     assert_eq!(source.identity.architecture, "qwen2");
-    assert_eq!(generator(&generator_settings(folder.path()), true).unwrap().gguf, path);
+    assert_eq!(
+        generator(&generator_settings(folder.path()), true)
+            .unwrap()
+            .gguf,
+        path
+    );
 
     fs::copy(&path, folder.path().join("other.gguf")).unwrap();
     let mut settings = generator_settings(folder.path());
     let message = generator(&settings, true).unwrap_err().to_string();
     assert!(message.contains("models.generator.file"), "{message}");
     settings.file = Some("other.gguf".into());
-    assert!(generator(&settings, true).unwrap().gguf.ends_with("other.gguf"));
+    assert!(
+        generator(&settings, true)
+            .unwrap()
+            .gguf
+            .ends_with("other.gguf")
+    );
 }
 
 #[test]
@@ -70,12 +94,18 @@ fn folders_that_are_no_embedder_say_why() {
     let weights = folder.path().join("model.safetensors");
     fs::rename(&weights, folder.path().join("pytorch_model.bin")).unwrap();
     let message = refusal(&embedder_settings(folder.path()));
-    assert!(message.contains("model.safetensors") && message.contains("convert it"), "{message}");
+    assert!(
+        message.contains("model.safetensors") && message.contains("convert it"),
+        "{message}"
+    );
 
     fs::write(&weights, "").unwrap();
     assert!(refusal(&embedder_settings(folder.path())).contains("is empty"));
     let message = refusal(&embedder_settings(&folder.path().join("config.json")));
-    assert!(message.contains("config.json: an embedder is a folder"), "{message}");
+    assert!(
+        message.contains("config.json: an embedder is a folder"),
+        "{message}"
+    );
     fs::remove_file(folder.path().join("tokenizer.json")).unwrap();
     assert!(refusal(&embedder_settings(folder.path())).contains("tokenizer.json: is missing"));
 }
@@ -87,7 +117,10 @@ fn hub_ids_need_a_commit() {
         settings.revision = revision.map(str::to_owned);
         let message = refusal(&settings);
         assert!(message.contains("commit hash"), "{message}");
-        assert!(message.contains(revision.unwrap_or("it has none")), "{message}");
+        assert!(
+            message.contains(revision.unwrap_or("it has none")),
+            "{message}"
+        );
     }
     for path in ["/no/such", "./acme/model", "no-such", "acme/model.gguf"] {
         assert!(refusal(&embedder_settings(Path::new(path))).contains("no such file or folder"));
@@ -102,7 +135,10 @@ fn files_that_are_longer_or_shorter_than_their_header_says() {
     bytes.push(0);
     fs::write(&weights, &bytes).unwrap();
     let message = refusal(&embedder_settings(folder.path()));
-    assert!(message.contains(&format!("has {} bytes", bytes.len())), "{message}");
+    assert!(
+        message.contains(&format!("has {} bytes", bytes.len())),
+        "{message}"
+    );
 
     let mut html = b"<!DOCTYPE html><title>not found</title>".to_vec();
     html.resize(4096, b' ');
@@ -111,8 +147,13 @@ fn files_that_are_longer_or_shorter_than_their_header_says() {
 
     let (_folder, path) = tiny_generator();
     fs::write(&path, &html).unwrap();
-    let message = generator(&generator_settings(&path), true).unwrap_err().to_string();
-    assert!(message.contains("tiny.gguf") && message.contains("no GGUF file"), "{message}");
+    let message = generator(&generator_settings(&path), true)
+        .unwrap_err()
+        .to_string();
+    assert!(
+        message.contains("tiny.gguf") && message.contains("no GGUF file"),
+        "{message}"
+    );
 }
 
 proptest! {

@@ -13,9 +13,17 @@ const LONGEST_HEADER: u64 = 100_000_000;
 /// The header says where each tensor lies; the last one ends with the file.
 pub fn safetensors(path: &Path) -> Result<(), ModelError> {
     let failed = |e: std::io::Error| {
-        file_error(path, &format!("cannot be read ({e}); delete it and fetch the model again"))
+        file_error(
+            path,
+            &format!("cannot be read ({e}); delete it and fetch the model again"),
+        )
     };
-    let foreign = || file_error(path, "is truncated or no safetensors file; delete it and fetch the model again");
+    let foreign = || {
+        file_error(
+            path,
+            "is truncated or no safetensors file; delete it and fetch the model again",
+        )
+    };
     let mut file = File::open(path).map_err(failed)?;
     let found = file.metadata().map_err(failed)?.len();
     let mut length = [0; 8];
@@ -26,9 +34,10 @@ pub fn safetensors(path: &Path) -> Result<(), ModelError> {
     }
     let mut header = vec![0; header_bytes as usize];
     file.read_exact(&mut header).map_err(failed)?;
-    let header: BTreeMap<String, Value> =
-        serde_json::from_slice(&header).map_err(|_| foreign())?;
-    let ends = header.values().filter_map(|tensor| tensor["data_offsets"][1].as_u64());
+    let header: BTreeMap<String, Value> = serde_json::from_slice(&header).map_err(|_| foreign())?;
+    let ends = header
+        .values()
+        .filter_map(|tensor| tensor["data_offsets"][1].as_u64());
     let expected = ends.max().unwrap_or(0).saturating_add(8 + header_bytes);
     length_is(path, found, expected, found == expected)
 }
@@ -38,13 +47,18 @@ pub fn gguf(path: &Path) -> Result<String, ModelError> {
     let failed = |message: String| {
         file_error(
             path,
-            &format!("is truncated or no GGUF file ({message}); delete it and fetch the model again"),
+            &format!(
+                "is truncated or no GGUF file ({message}); delete it and fetch the model again"
+            ),
         )
     };
     let mut file = File::open(path).map_err(|e| file_error(path, &e.to_string()))?;
     let found = file.metadata().map_err(|e| failed(e.to_string()))?.len();
     let content = Content::read(&mut file).map_err(|e| failed(e.to_string()))?;
-    let ends = content.tensor_infos.values().map(|t| end_of(t, content.tensor_data_offset));
+    let ends = content
+        .tensor_infos
+        .values()
+        .map(|t| end_of(t, content.tensor_data_offset));
     let expected = ends.max().unwrap_or(content.tensor_data_offset);
     length_is(path, found, expected, found >= expected)?;
     let architecture = content.metadata.get("general.architecture");
