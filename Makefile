@@ -33,7 +33,7 @@ models: ## fetch the pinned models, 1.1 GB, to $INTENDEX_MODELS (default: ~/.cac
 	python3 jobs/fetch-models.py
 
 build: setup ## build the release binary
-	cargo build --release --locked
+	cargo build --release
 
 quickstart: build models ## index real documents and search them
 	python3 jobs/quickstart-docs.py $(QUICKSTART)/docs
@@ -50,17 +50,17 @@ $(VENV)/.complete: tests/requirements.txt
 
 test: setup models $(VENV)/.complete ## everything that must pass, the real models included
 	cargo fmt --check
-	INTENDEX_PEERS_PYTHON=$(CURDIR)/$(VENV)/bin/python cargo test --locked
+	INTENDEX_PEERS_PYTHON=$(CURDIR)/$(VENV)/bin/python cargo test
 
 lint: setup ## formatting and clippy
 	cargo fmt --check
-	cargo clippy --locked --all-targets -- -D warnings
+	cargo clippy --all-targets -- -D warnings
 
 schemas: ## write schemas/ from the code
-	cargo run --locked -- schema all --out schemas
+	cargo run -- schema all --out schemas
 
 bench: setup ## criterion benchmarks
-	cargo bench --locked
+	cargo bench
 
 clean: ## remove what was built; the models stay
 	cargo clean

@@ -4,16 +4,16 @@
 //!
 //! A module is a noun of the job; data flows down this list and nothing calls back up. See ARCHITECTURE.md.
 
-pub mod job;
-pub mod corpus;
-pub mod text;
-pub mod model;
-pub mod intent;
 pub mod chunk;
+pub mod cli;
+pub mod corpus;
+pub mod engine;
+pub mod eval;
 pub mod expand;
 pub mod index;
+pub mod intent;
+pub mod job;
+pub mod model;
 pub mod search;
-pub mod eval;
 pub mod store;
-pub mod engine;
-pub mod cli;
+pub mod text;

@@ -18,7 +18,12 @@ fn refused(place: &Place, code: i32, more: &[&str], words: &[&str]) {
 #[test]
 fn a_missing_column() {
     let place = Place::new(&documents());
-    refused(&place, 2, &["--set", "corpus.text=body"], &["corpus.parquet", "body", "text"]);
+    refused(
+        &place,
+        2,
+        &["--set", "corpus.text=body"],
+        &["corpus.parquet", "body", "text"],
+    );
 }
 
 #[test]
@@ -34,7 +39,12 @@ fn a_truncated_parquet_file() {
 fn a_corpus_without_rows_or_files() {
     let place = Place::new(&[]);
     refused(&place, 2, &[], &["corpus.parquet"]);
-    refused(&place, 2, &["--set", "corpus.path=nowhere/*.parquet"], &["nowhere"]);
+    refused(
+        &place,
+        2,
+        &["--set", "corpus.path=nowhere/*.parquet"],
+        &["nowhere"],
+    );
 }
 
 #[test]
@@ -48,7 +58,12 @@ fn a_wrong_model_folder() {
     let place = Place::new(&documents());
     refused(&place, 2, &["--set", "models.embedder.model=out"], &["out"]);
     fs::create_dir(place.path("empty")).unwrap();
-    refused(&place, 2, &["--set", "models.embedder.model=empty"], &["empty", "config.json"]);
+    refused(
+        &place,
+        2,
+        &["--set", "models.embedder.model=empty"],
+        &["empty", "config.json"],
+    );
 }
 
 #[test]
@@ -102,14 +117,31 @@ fn long_lines_and_long_documents() {
     let line = "word ".repeat(20_000);
     let unbroken = "x".repeat(100_000);
     let long = "The tide comes in twice a day. ".repeat(20 * 1024 * 1024 / 31);
-    let rows = [row("line", "", &line), row("unbroken", "", &unbroken), row("ok", "", "A short text."), row("long", "", &long)];
+    let rows = [
+        row("line", "", &line),
+        row("unbroken", "", &unbroken),
+        row("ok", "", "A short text."),
+        row("long", "", &long),
+    ];
     let place = Place::new(&[]);
     write_corpus(&place.path("corpus.parquet"), &rows);
     place.write_job("[intents]\nenabled = false\n[expand]\nenabled = false\n[chunk]\nmethod = \"fixed\"\n[corpus_limit]\n".replace("[corpus_limit]\n", "").as_str());
-    place.build_expecting(1, &["--set", "corpus.max_document_bytes=10000000", "--set", "dense.factory=Flat"]);
+    place.build_expecting(
+        1,
+        &[
+            "--set",
+            "corpus.max_document_bytes=10000000",
+            "--set",
+            "dense.factory=Flat",
+        ],
+    );
     let quarantine = read(&place.generation(1), "quarantine");
     assert_eq!(common::texts(&quarantine, "id"), ["long"]);
     let chunks = read(&place.generation(1), "chunks");
     let ids = common::texts(&chunks, "doc_id");
-    assert!(["line", "unbroken", "ok"].iter().all(|id| ids.iter().any(|i| i == id)));
+    assert!(
+        ["line", "unbroken", "ok"]
+            .iter()
+            .all(|id| ids.iter().any(|i| i == id))
+    );
 }

@@ -18,29 +18,72 @@ fn publishes_every_dataset_with_one_chunk_identity() {
     let sources = read(&generation, "documents");
     let chunks = read(&generation, "chunks");
     let ids = texts(&chunks, "chunk_id");
-    let starts = chunks.column_by_name("start").unwrap().as_primitive::<UInt64Type>().values().to_vec();
-    let ends = chunks.column_by_name("end").unwrap().as_primitive::<UInt64Type>().values().to_vec();
-    for (doc_id, text) in texts(&sources, "doc_id").iter().zip(texts(&sources, "text")) {
+    let starts = chunks
+        .column_by_name("start")
+        .unwrap()
+        .as_primitive::<UInt64Type>()
+        .values()
+        .to_vec();
+    let ends = chunks
+        .column_by_name("end")
+        .unwrap()
+        .as_primitive::<UInt64Type>()
+        .values()
+        .to_vec();
+    for (doc_id, text) in texts(&sources, "doc_id")
+        .iter()
+        .zip(texts(&sources, "text"))
+    {
         let code_points: Vec<char> = text.chars().collect();
         let mut covered = 0;
         for i in (0..ids.len()).filter(|i| ids[*i].starts_with(&format!("{doc_id}#"))) {
             let (start, end) = (starts[i] as usize, ends[i] as usize);
-            assert!(code_points[covered..start].iter().all(|c| c.is_whitespace()), "{doc_id}: a gap before {start}");
+            assert!(
+                code_points[covered..start]
+                    .iter()
+                    .all(|c| c.is_whitespace()),
+                "{doc_id}: a gap before {start}"
+            );
             let slice: String = code_points[start..end].iter().collect();
-            assert_eq!(slice, chunks.column_by_name("text").unwrap().as_string::<i32>().value(i));
+            assert_eq!(
+                slice,
+                chunks
+                    .column_by_name("text")
+                    .unwrap()
+                    .as_string::<i32>()
+                    .value(i)
+            );
             covered = end;
         }
-        assert!(code_points[covered..].iter().all(|c| c.is_whitespace()), "{doc_id}: the end is missing");
+        assert!(
+            code_points[covered..].iter().all(|c| c.is_whitespace()),
+            "{doc_id}: the end is missing"
+        );
     }
 
     assert_eq!(texts(&read(&generation, "vectors/text"), "chunk_id"), ids);
-    assert_eq!(fs::read_to_string(generation.join("dense/text.ids")).unwrap().lines().collect::<Vec<_>>(), ids);
+    assert_eq!(
+        fs::read_to_string(generation.join("dense/text.ids"))
+            .unwrap()
+            .lines()
+            .collect::<Vec<_>>(),
+        ids
+    );
     let queries = read(&generation, "queries");
     let query_ids = texts(&queries, "query_id");
-    assert!(!query_ids.is_empty(), "the tiny generator wrote nothing that passes for a question");
-    assert_eq!(texts(&read(&generation, "vectors/queries"), "query_id"), query_ids);
+    assert!(
+        !query_ids.is_empty(),
+        "the tiny generator wrote nothing that passes for a question"
+    );
+    assert_eq!(
+        texts(&read(&generation, "vectors/queries"), "query_id"),
+        query_ids
+    );
     for (query, chunk) in query_ids.iter().zip(texts(&queries, "chunk_id")) {
-        assert!(ids.contains(&chunk) && query.starts_with(&format!("{chunk}?")), "{query} of {chunk}");
+        assert!(
+            ids.contains(&chunk) && query.starts_with(&format!("{chunk}?")),
+            "{query} of {chunk}"
+        );
     }
 }
 
@@ -51,7 +94,13 @@ fn indexes_take_the_best_share_of_the_queries() {
     place.build_expecting(0, &[]);
     let generation = place.generation(1);
     let queries = read(&generation, "queries");
-    let scores = queries.column_by_name("scores").unwrap().as_struct().column_by_name("gain").unwrap().clone();
+    let scores = queries
+        .column_by_name("scores")
+        .unwrap()
+        .as_struct()
+        .column_by_name("gain")
+        .unwrap()
+        .clone();
     let gains = scores.as_primitive::<Float32Type>();
     let manifest: serde_json::Value =
         serde_json::from_slice(&fs::read(generation.join("manifest.json")).unwrap()).unwrap();
@@ -64,7 +113,12 @@ fn indexes_take_the_best_share_of_the_queries() {
         .collect();
     let indexed = fs::read_to_string(generation.join("dense/queries.ids")).unwrap();
     assert_eq!(indexed.lines().collect::<Vec<_>>(), expected);
-    assert!(!expected.is_empty() && expected.len() < queries.num_rows(), "{} of {}", expected.len(), queries.num_rows());
+    assert!(
+        !expected.is_empty() && expected.len() < queries.num_rows(),
+        "{} of {}",
+        expected.len(),
+        queries.num_rows()
+    );
 }
 
 #[test]
@@ -73,7 +127,10 @@ fn the_same_job_twice_gives_the_same_bytes() {
     place.build_expecting(0, &[]);
     place.build_expecting(0, &[]);
     assert_eq!(place.current().as_deref(), Some("2"));
-    let (first, second) = (parquet_files(&place.generation(1)), parquet_files(&place.generation(2)));
+    let (first, second) = (
+        parquet_files(&place.generation(1)),
+        parquet_files(&place.generation(2)),
+    );
     assert!(first.len() >= 6);
     for ((path, bytes), (other_path, other)) in first.iter().zip(&second) {
         assert_eq!(path, other_path);
@@ -87,9 +144,25 @@ fn shards_do_not_change_the_rows() {
     let place = Place::new(&documents());
     place.build_expecting(0, &[]);
     place.build_expecting(0, &["--set", "engine.shard_documents=1"]);
-    assert!(place.generation(2).join("chunks/part-00003.parquet").exists());
-    for dataset in ["documents", "intents", "chunks", "queries", "vectors/text", "vectors/queries"] {
-        assert_eq!(read(&place.generation(1), dataset), read(&place.generation(2), dataset), "{dataset}");
+    assert!(
+        place
+            .generation(2)
+            .join("chunks/part-00003.parquet")
+            .exists()
+    );
+    for dataset in [
+        "documents",
+        "intents",
+        "chunks",
+        "queries",
+        "vectors/text",
+        "vectors/queries",
+    ] {
+        assert_eq!(
+            read(&place.generation(1), dataset),
+            read(&place.generation(2), dataset),
+            "{dataset}"
+        );
     }
 }
 
@@ -101,7 +174,10 @@ fn a_stopped_build_goes_on_where_it_was() {
     let part = place.path("out/generations/building/chunks/part-00000.parquet");
     let written = fs::metadata(&part).unwrap().modified().unwrap();
     place.build_expecting(0, &[]);
-    let kept = fs::metadata(place.generation(1).join("chunks/part-00000.parquet")).unwrap().modified().unwrap();
+    let kept = fs::metadata(place.generation(1).join("chunks/part-00000.parquet"))
+        .unwrap()
+        .modified()
+        .unwrap();
     assert_eq!(written, kept, "the finished stage was computed again");
 }
 
@@ -118,7 +194,10 @@ fn given_intents_replace_the_generator() {
     .unwrap();
     place.build_expecting(0, &[]);
     let intents = read(&place.generation(1), "intents");
-    assert_eq!(texts(&intents, "text"), ["What causes tides?", "When is the tide weak?"]);
+    assert_eq!(
+        texts(&intents, "text"),
+        ["What causes tides?", "When is the tide weak?"]
+    );
 }
 
 fn intents_corpus() -> impl Fn(&std::path::Path) {
@@ -130,8 +209,16 @@ fn intents_corpus() -> impl Fn(&std::path::Path) {
         lists.values().append_value("When is the tide weak?");
         lists.append(true);
         let batch = RecordBatch::try_from_iter(vec![
-            ("doc_id", Arc::new(StringArray::from(vec!["tides"])) as Arc<dyn Array>),
-            ("text", Arc::new(StringArray::from(vec!["The Moon causes tides. Neap tides are weak."]))),
+            (
+                "doc_id",
+                Arc::new(StringArray::from(vec!["tides"])) as Arc<dyn Array>,
+            ),
+            (
+                "text",
+                Arc::new(StringArray::from(vec![
+                    "The Moon causes tides. Neap tides are weak.",
+                ])),
+            ),
             ("questions", Arc::new(lists.finish())),
         ])
         .unwrap();
@@ -161,15 +248,43 @@ fn search_answers_in_every_mode_and_format() {
     let place = Place::new(&documents());
     place.build_expecting(0, &[]);
     for mode in ["hybrid", "sparse", "dense"] {
-        let output = place.run(&["search", "out", "spring tides moon", "--mode", mode, "--format", "json", "-k", "3"]);
-        assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+        let output = place.run(&[
+            "search",
+            "out",
+            "spring tides moon",
+            "--mode",
+            mode,
+            "--format",
+            "json",
+            "-k",
+            "3",
+        ]);
+        assert_eq!(
+            output.status.code(),
+            Some(0),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         let answer: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
         let text = answer.to_string();
         assert!(mode == "dense" || text.contains("tides#"), "{mode}: {text}");
     }
-    let output = place.run(&["search", "out", "spring tides", "--mode", "sparse", "--format", "trec", "--by", "document"]);
+    let output = place.run(&[
+        "search",
+        "out",
+        "spring tides",
+        "--mode",
+        "sparse",
+        "--format",
+        "trec",
+        "--by",
+        "document",
+    ]);
     let text = String::from_utf8(output.stdout).unwrap();
-    assert!(text.lines().next().unwrap_or("").contains(" Q0 tides 1 "), "{text}");
+    assert!(
+        text.lines().next().unwrap_or("").contains(" Q0 tides 1 "),
+        "{text}"
+    );
 }
 
 #[test]
@@ -183,6 +298,12 @@ fn a_row_like_any_other_survives_its_neighbours() {
     place.build_expecting(1, &[]);
     let quarantine = read(&place.generation(1), "quarantine");
     assert_eq!(quarantine.num_rows(), 4);
-    assert!(texts(&quarantine, "reason").iter().all(|r| r.contains("corpus.parquet")), "{:?}", texts(&quarantine, "reason"));
+    assert!(
+        texts(&quarantine, "reason")
+            .iter()
+            .all(|r| r.contains("corpus.parquet")),
+        "{:?}",
+        texts(&quarantine, "reason")
+    );
     assert_eq!(read(&place.generation(1), "documents").num_rows(), 4);
 }

@@ -17,10 +17,17 @@ fn stages_can_be_called_from_sql_and_a_bad_row_is_alone() {
     let place = Place::new(&documents());
     let folder = place.path("");
     let set = |key: &str, file: &str| format!("{key}={}", folder.join(file).display());
-    let overrides = [set("models.embedder.model", "bert"), set("models.generator.model", "qwen2.gguf")];
+    let overrides = [
+        set("models.embedder.model", "bert"),
+        set("models.generator.model", "qwen2.gguf"),
+    ];
     let job = Job::load(&place.path("job.toml"), &overrides).unwrap();
     let models = Models::find(&job.models, true).unwrap();
-    let fingerprints = Fingerprints::new(&job, models.embedder_identity(), models.generator_identity());
+    let fingerprints = Fingerprints::new(
+        &job,
+        models.embedder_identity(),
+        models.generator_identity(),
+    );
     let ctx = SessionContext::new();
     functions::register(&ctx, &job, &fingerprints, &models, Arc::new(()));
 
@@ -29,17 +36,37 @@ fn stages_can_be_called_from_sql_and_a_bad_row_is_alone() {
         runtime.block_on(async {
             let path = place.path("corpus.parquet");
             ctx.deregister_table("corpus").unwrap();
-            ctx.register_parquet("corpus", path.to_str().unwrap(), ParquetReadOptions::default()).await.unwrap();
+            ctx.register_parquet(
+                "corpus",
+                path.to_str().unwrap(),
+                ParquetReadOptions::default(),
+            )
+            .await
+            .unwrap();
             let batches = ctx.sql(sql).await.unwrap().collect().await.unwrap();
             arrow::compute::concat_batches(&batches[0].schema(), &batches).unwrap()
         })
     };
-    let chunks = query("SELECT unnest(get_field(chunk(title, text, NULL), 'value')) AS c FROM corpus");
+    let chunks =
+        query("SELECT unnest(get_field(chunk(title, text, NULL), 'value')) AS c FROM corpus");
     assert!(chunks.num_rows() >= 4);
     let vectors = query("SELECT embed(title, text) AS v, embed_query('tides') AS q FROM corpus");
-    let value = vectors.column(0).as_struct().column_by_name("value").unwrap().clone();
-    assert_eq!(value.as_fixed_size_list().value_length() as usize, models.dim());
+    let value = vectors
+        .column(0)
+        .as_struct()
+        .column_by_name("value")
+        .unwrap()
+        .clone();
+    assert_eq!(
+        value.as_fixed_size_list().value_length() as usize,
+        models.dim()
+    );
     let scores = query("SELECT score('what causes tides', text) AS s FROM corpus");
-    let errors = scores.column(0).as_struct().column_by_name("error").unwrap().clone();
+    let errors = scores
+        .column(0)
+        .as_struct()
+        .column_by_name("error")
+        .unwrap()
+        .clone();
     assert_eq!(errors.null_count(), 4, "{errors:?}");
 }

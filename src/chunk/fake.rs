@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use crate::model::{Embed, Embedded, ModelError, ModelIdentity, TextKind, Vectors};
 
-pub const DIM: usize = 32;
+pub const DIM: usize = 256;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tokens {

@@ -56,7 +56,7 @@ pub struct ServedIntent {
 }
 
 /// The chunks of one document.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Chunked {
     pub chunks: Vec<Chunk>,
     /// ISO 639-3, or `und`.

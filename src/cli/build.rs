@@ -42,7 +42,10 @@ fn stage(name: &str) -> Result<Stage, String> {
 
 pub fn run(args: BuildArgs, console: &Console) -> anyhow::Result<ExitStatus> {
     let job = load_job(&args.job, &args.set)?;
-    let options = Options { restart: args.restart, until: args.stage };
+    let options = Options {
+        restart: args.restart,
+        until: args.stage,
+    };
     let summary = engine::build::build(&job, options, console.progress().into())?;
     let run = &summary.run;
     let rows = |stage: &str| run.stages.get(stage).map_or(0, |t| t.rows);
@@ -58,7 +61,14 @@ pub fn run(args: BuildArgs, console: &Console) -> anyhow::Result<ExitStatus> {
             run.quarantined,
             run.seconds,
         )?,
-        None => writeln!(out, "stopped as told; nothing is published; the next build goes on from here")?,
+        None => writeln!(
+            out,
+            "stopped as told; nothing is published; the next build goes on from here"
+        )?,
     }
-    Ok(if run.quarantined > 0 { ExitStatus::Partial } else { ExitStatus::Done })
+    Ok(if run.quarantined > 0 {
+        ExitStatus::Partial
+    } else {
+        ExitStatus::Done
+    })
 }

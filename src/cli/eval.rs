@@ -55,7 +55,12 @@ pub fn run(args: EvalArgs) -> anyhow::Result<ExitStatus> {
         writeln!(out, "{}", serde_json::to_string_pretty(&report)?)?;
         return Ok(ExitStatus::Done);
     }
-    writeln!(out, "{:<24}{}", "query", NAMES.map(|name| format!("{name:>10}")).concat())?;
+    writeln!(
+        out,
+        "{:<24}{}",
+        "query",
+        NAMES.map(|name| format!("{name:>10}")).concat()
+    )?;
     let mut line = |name: &str, measures: &Measures| {
         let values = measures.values().map(|value| format!("{value:>10.4}"));
         writeln!(out, "{name:<24}{}", values.concat())
@@ -71,7 +76,11 @@ pub fn run(args: EvalArgs) -> anyhow::Result<ExitStatus> {
         line("p (paired)", &against.p)?;
     }
     if report.missing > 0 {
-        writeln!(out, "{} judged queries have no results in the run and count as 0", report.missing)?;
+        writeln!(
+            out,
+            "{} judged queries have no results in the run and count as 0",
+            report.missing
+        )?;
     }
     Ok(ExitStatus::Done)
 }

@@ -74,6 +74,7 @@ impl From<ExitStatus> for ExitCode {
 
 /// Parses the arguments, runs the command, and gives its exit code.
 pub fn main() -> ExitCode {
+    use_every_core();
     let cli = Cli::parse();
     let console = Console::start(&cli.console);
     match run(cli.command, &console) {
@@ -84,6 +85,16 @@ pub fn main() -> ExitCode {
             console.error(&error);
             ExitCode::from(if is_bad_job(&error) { BAD_JOB } else { FATAL })
         }
+    }
+}
+
+/// candle counts physical cores and leaves half of a virtual machine idle; it listens to this variable.
+fn use_every_core() {
+    const THREADS: &str = "RAYON_NUM_THREADS";
+    if std::env::var_os(THREADS).is_none() {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        // SAFETY: the first thing that the program does; there is no other thread yet that could read it.
+        unsafe { std::env::set_var(THREADS, cores.to_string()) };
     }
 }
 
@@ -104,7 +115,12 @@ fn run(command: Command, console: &Console) -> anyhow::Result<ExitStatus> {
 /// Reads a job file; a job without a name is called after its file.
 fn load_job(path: &Path, overrides: &[String]) -> Result<Job, JobError> {
     let mut job = Job::load(path, overrides)?;
-    job.name.get_or_insert_with(|| path.file_stem().unwrap_or_default().to_string_lossy().into_owned());
+    job.name.get_or_insert_with(|| {
+        path.file_stem()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned()
+    });
     Ok(job)
 }
 

@@ -58,7 +58,14 @@ pub fn run(args: ModelsArgs) -> anyhow::Result<ExitStatus> {
 fn list() -> anyhow::Result<ExitStatus> {
     let mut out = std::io::stdout().lock();
     for model in source::list() {
-        writeln!(out, "{}@{}\t{}\t{}", model.id, model.revision, megabytes(model.bytes), model.folder.display())?;
+        writeln!(
+            out,
+            "{}@{}\t{}\t{}",
+            model.id,
+            model.revision,
+            megabytes(model.bytes),
+            model.folder.display()
+        )?;
     }
     Ok(ExitStatus::Done)
 }
@@ -69,12 +76,26 @@ fn check(args: &ModelsCheckArgs) -> anyhow::Result<ExitStatus> {
     let embedder = models.embedder()?;
     let mut out = std::io::stdout().lock();
     describe(&mut out, "embedder", embedder.identity())?;
-    writeln!(out, "  vectors of {}, texts of up to {} tokens, on {}", embedder.dim(), embedder.max_text_tokens(), models.device())?;
+    writeln!(
+        out,
+        "  vectors of {}, texts of up to {} tokens, on {}",
+        embedder.dim(),
+        embedder.max_text_tokens(),
+        models.device()
+    )?;
     if models.has_generator() {
         let generator = models.generator()?;
         describe(&mut out, "generator", generator.identity())?;
-        let scores = if models.scorer()?.is_some() { "scores" } else { "cannot score" };
-        writeln!(out, "  {} tokens of context, {scores}", generator.context_tokens())?;
+        let scores = if models.scorer()?.is_some() {
+            "scores"
+        } else {
+            "cannot score"
+        };
+        writeln!(
+            out,
+            "  {} tokens of context, {scores}",
+            generator.context_tokens()
+        )?;
     }
     Ok(ExitStatus::Done)
 }
@@ -82,7 +103,13 @@ fn check(args: &ModelsCheckArgs) -> anyhow::Result<ExitStatus> {
 fn describe(out: &mut impl Write, role: &str, identity: &ModelIdentity) -> std::io::Result<()> {
     writeln!(out, "{role}: {} ({})", identity.name, identity.architecture)?;
     for file in &identity.files {
-        writeln!(out, "  {}\t{}\tblake3 {}", file.name, megabytes(file.bytes), file.blake3)?;
+        writeln!(
+            out,
+            "  {}\t{}\tblake3 {}",
+            file.name,
+            megabytes(file.bytes),
+            file.blake3
+        )?;
     }
     Ok(())
 }

@@ -32,12 +32,24 @@ pub fn run(args: PlanArgs) -> anyhow::Result<ExitStatus> {
         writeln!(out, "{}", serde_json::to_string_pretty(&plan)?)?;
         return Ok(ExitStatus::Done);
     }
-    writeln!(out, "{:<16}{:>12}{:>16}{:>16}  why", "stage", "rows", "tokens read", "written")?;
+    writeln!(
+        out,
+        "{:<16}{:>12}{:>16}{:>16}  why",
+        "stage", "rows", "tokens read", "written"
+    )?;
     for stage in &plan.stages {
         let about = if stage.estimate.is_some() { "~" } else { "" };
         let count = |n: u64| format!("{about}{n}");
-        let (rows, read, written) = (count(stage.rows), count(stage.tokens_read), count(stage.tokens_written));
-        writeln!(out, "{:<16}{rows:>12}{read:>16}{written:>16}  {}", stage.stage, stage.reason)?;
+        let (rows, read, written) = (
+            count(stage.rows),
+            count(stage.tokens_read),
+            count(stage.tokens_written),
+        );
+        writeln!(
+            out,
+            "{:<16}{rows:>12}{read:>16}{written:>16}  {}",
+            stage.stage, stage.reason
+        )?;
     }
     for stage in &plan.stages {
         if let Some(basis) = &stage.estimate {

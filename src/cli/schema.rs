@@ -37,8 +37,13 @@ pub fn run(args: SchemaArgs) -> anyhow::Result<ExitStatus> {
     }
     let known: Vec<&str> = schemas.iter().map(|(name, ..)| *name).collect();
     let found = schemas.iter().find(|(name, ..)| *name == args.name);
-    let (_, _, schema) = found.with_context(|| format!("no schema `{}`; there are: {}", args.name, known.join(", ")))?;
-    writeln!(std::io::stdout().lock(), "{}", serde_json::to_string_pretty(schema)?)?;
+    let (_, _, schema) = found
+        .with_context(|| format!("no schema `{}`; there are: {}", args.name, known.join(", ")))?;
+    writeln!(
+        std::io::stdout().lock(),
+        "{}",
+        serde_json::to_string_pretty(schema)?
+    )?;
     Ok(ExitStatus::Done)
 }
 

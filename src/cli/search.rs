@@ -118,14 +118,19 @@ fn share(text: &str) -> Result<f32, String> {
 pub fn run(args: SearchArgs) -> anyhow::Result<ExitStatus> {
     let (_, generation) = Output::new(&args.index).current()?;
     let manifest: Manifest = read_json(&generation.join("manifest.json"))?;
-    let mode = args.mode.map_or_else(|| default_mode(&manifest), SearchMode::mode);
+    let mode = args
+        .mode
+        .map_or_else(|| default_mode(&manifest), SearchMode::mode);
     let embedder = match mode {
         Mode::Sparse => None,
         Mode::Hybrid | Mode::Dense => Some(embedder(&manifest, &args)?),
     };
     let searcher = Searcher::open(&generation, settings(&manifest, &args), embedder.as_deref())?;
     let (ids, texts): (Vec<String>, Vec<String>) = match (&args.queries, &args.query) {
-        (Some(file), _) => read_queries(file)?.into_iter().map(|q| (q.query_id, q.text)).unzip(),
+        (Some(file), _) => read_queries(file)?
+            .into_iter()
+            .map(|q| (q.query_id, q.text))
+            .unzip(),
         (None, query) => (vec!["1".into()], vec![query.clone().unwrap_or_default()]),
     };
     let unit = match args.by {
@@ -133,8 +138,19 @@ pub fn run(args: SearchArgs) -> anyhow::Result<ExitStatus> {
         SearchBy::Document => Unit::Document,
     };
     let queries: Vec<&str> = texts.iter().map(String::as_str).collect();
-    let answers = searcher.search(&queries, Request { mode, unit, k: args.k })?;
-    let default = if args.queries.is_some() { SearchFormat::Trec } else { SearchFormat::Text };
+    let answers = searcher.search(
+        &queries,
+        Request {
+            mode,
+            unit,
+            k: args.k,
+        },
+    )?;
+    let default = if args.queries.is_some() {
+        SearchFormat::Trec
+    } else {
+        SearchFormat::Text
+    };
     let mut out = output(args.out.as_deref())?;
     for (id, found) in ids.iter().zip(&answers) {
         match args.format.unwrap_or(default) {
@@ -168,7 +184,11 @@ fn default_mode(manifest: &Manifest) -> Mode {
 /// The weights the index was built with, where the command line gives no others.
 fn settings(manifest: &Manifest, args: &SearchArgs) -> SearchSettings {
     let (sparse, dense) = (&manifest.parameters.sparse, &manifest.parameters.dense);
-    let weights = SparseWeights { title: sparse.title_weight, text: sparse.text_weight, queries: sparse.queries_weight };
+    let weights = SparseWeights {
+        title: sparse.title_weight,
+        text: sparse.text_weight,
+        queries: sparse.queries_weight,
+    };
     SearchSettings {
         sparse: weights,
         queries_weight: args.alpha.unwrap_or(dense.queries_weight),
@@ -186,12 +206,21 @@ fn embedder(manifest: &Manifest, args: &SearchArgs) -> anyhow::Result<Arc<dyn Em
     let mut models = manifest.parameters.models.clone();
     models.device = args.device.clone();
     models.offline |= args.offline;
-    let recorded = manifest.embedder.files.iter().find(|file| file.name == "config.json");
-    if let Some(folder) = recorded.and_then(|file| file.path.parent()).filter(|folder| folder.is_dir()) {
+    let recorded = manifest
+        .embedder
+        .files
+        .iter()
+        .find(|file| file.name == "config.json");
+    if let Some(folder) = recorded
+        .and_then(|file| file.path.parent())
+        .filter(|folder| folder.is_dir())
+    {
         models.embedder.model = folder.to_string_lossy().into_owned();
     }
     let models = Models::find(&models, false)?;
-    let hashes = |identity: &ModelIdentity| -> Vec<String> { identity.files.iter().map(|f| f.blake3.clone()).collect() };
+    let hashes = |identity: &ModelIdentity| -> Vec<String> {
+        identity.files.iter().map(|f| f.blake3.clone()).collect()
+    };
     if hashes(models.embedder_identity()) != hashes(&manifest.embedder) {
         bail!(
             "the embedder in {} is not the one that this index was built with: its files have changed; \
@@ -205,7 +234,8 @@ fn embedder(manifest: &Manifest, args: &SearchArgs) -> anyhow::Result<Arc<dyn Em
 fn output(path: Option<&Path>) -> anyhow::Result<Box<dyn Write>> {
     Ok(match path {
         Some(path) => {
-            let file = File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
+            let file =
+                File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
             Box::new(BufWriter::new(file))
         }
         None => Box::new(BufWriter::new(std::io::stdout())),
@@ -218,7 +248,11 @@ fn write_trec(out: &mut dyn Write, id: &str, found: &[Found], unit: Unit) -> any
         Unit::Document => f.doc_id.clone(),
     };
     let names: Vec<String> = found.iter().map(name).collect();
-    let results: Vec<(&str, f32)> = names.iter().zip(found).map(|(name, f)| (name.as_str(), f.score)).collect();
+    let results: Vec<(&str, f32)> = names
+        .iter()
+        .zip(found)
+        .map(|(name, f)| (name.as_str(), f.score))
+        .collect();
     Ok(write_results(&mut &mut *out, id, &results, "intendex")?)
 }
 
@@ -235,14 +269,25 @@ fn write_json(
         let mut value = json!(f);
         let passage = passages.get(&f.chunk_id).cloned().unwrap_or_default();
         value["text"] = json!(passage.text);
-        value["queries"] = json!(passage.queries.iter().map(|(_, text)| text).collect::<Vec<_>>());
+        value["queries"] = json!(
+            passage
+                .queries
+                .iter()
+                .map(|(_, text)| text)
+                .collect::<Vec<_>>()
+        );
         value
     });
     let line = json!({ "query_id": id, "results": results.collect::<Vec<_>>() });
     Ok(writeln!(out, "{line}")?)
 }
 
-fn write_text(out: &mut dyn Write, found: &[Found], generation: &Path, manifest: &Manifest) -> anyhow::Result<()> {
+fn write_text(
+    out: &mut dyn Write,
+    found: &[Found],
+    generation: &Path,
+    manifest: &Manifest,
+) -> anyhow::Result<()> {
     let passages = read_passages(found, generation, manifest)?;
     if found.is_empty() {
         writeln!(out, "nothing found")?;
@@ -252,8 +297,16 @@ fn write_text(out: &mut dyn Write, found: &[Found], generation: &Path, manifest:
         writeln!(out, "{}. {}  {:.4}", i + 1, result.chunk_id, result.score)?;
         let words: Vec<&str> = passage.text.split_whitespace().collect();
         let text = words.join(" ");
-        let end = text.char_indices().nth(EXCERPT_CHARS).map_or(text.len(), |(end, _)| end);
-        writeln!(out, "   {}{}", &text[..end], if end < text.len() { " …" } else { "" })?;
+        let end = text
+            .char_indices()
+            .nth(EXCERPT_CHARS)
+            .map_or(text.len(), |(end, _)| end);
+        writeln!(
+            out,
+            "   {}{}",
+            &text[..end],
+            if end < text.len() { " …" } else { "" }
+        )?;
         for (_, query) in passage.queries.iter().take(EXCERPT_QUERIES) {
             writeln!(out, "   ? {query}")?;
         }
@@ -261,9 +314,14 @@ fn write_text(out: &mut dyn Write, found: &[Found], generation: &Path, manifest:
     Ok(())
 }
 
-fn read_passages(found: &[Found], generation: &Path, manifest: &Manifest) -> anyhow::Result<BTreeMap<String, Passage>> {
+fn read_passages(
+    found: &[Found],
+    generation: &Path,
+    manifest: &Manifest,
+) -> anyhow::Result<BTreeMap<String, Passage>> {
     let indexes = &manifest.indexes;
-    let lowest = (indexes.queries_indexed > 0).then(|| indexes.query_threshold.unwrap_or(f32::NEG_INFINITY));
+    let lowest =
+        (indexes.queries_indexed > 0).then(|| indexes.query_threshold.unwrap_or(f32::NEG_INFINITY));
     let ids: Vec<&str> = found.iter().map(|f| f.chunk_id.as_str()).collect();
     let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
     Ok(runtime.block_on(passages::read(generation, &ids, lowest))?)

@@ -24,6 +24,9 @@ pub fn session(engine: &Engine, spill: &Path) -> Result<SessionContext> {
         .with_target_partitions(1)
         .with_batch_size(1024)
         // The stages work on plain string arrays.
-        .set_bool("datafusion.execution.parquet.schema_force_view_types", false);
+        .set_bool(
+            "datafusion.execution.parquet.schema_force_view_types",
+            false,
+        );
     Ok(SessionContext::new_with_config_rt(config, runtime))
 }

@@ -46,27 +46,53 @@ pub struct Summary {
 }
 
 /// Runs the job. Only what is missing from an interrupted run of the same plan is computed.
-pub fn build(job: &Job, options: Options, progress: Arc<dyn Progress>) -> Result<Summary, EngineError> {
-    let started = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+pub fn build(
+    job: &Job,
+    options: Options,
+    progress: Arc<dyn Progress>,
+) -> Result<Summary, EngineError> {
+    let started = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |d| d.as_secs());
     let clock = Instant::now();
     if job.engine.threads > 0 {
         // An error means that the pool is running already, with the size it was first given.
-        let _ = rayon::ThreadPoolBuilder::new().num_threads(job.engine.threads).build_global();
+        let _ = rayon::ThreadPoolBuilder::new()
+            .num_threads(job.engine.threads)
+            .build_global();
     }
     let models = Models::find(&job.models, needs_generator(job))?;
-    let fingerprints = Fingerprints::new(job, models.embedder_identity(), models.generator_identity());
+    let fingerprints =
+        Fingerprints::new(job, models.embedder_identity(), models.generator_identity());
     let runtime = Runtime::new().map_err(EngineError::Runtime)?;
-    let spill = job.engine.spill.clone().unwrap_or_else(|| job.output.path.join("generations/building/spill"));
+    let writer = Output::new(&job.output.path).lock(job_name(job))?;
+    let spill = job
+        .engine
+        .spill
+        .clone()
+        .unwrap_or_else(|| job.output.path.join("spill"));
     let ctx = corpus::session(&job.engine, &spill)?;
     let scan = runtime.block_on(corpus::open(&ctx, &job.corpus))?;
     let plan = fingerprints.plan(job, &scan.fingerprint());
-    let building = Output::new(&job.output.path).build(job_name(job), &plan, options.restart)?;
-    let mut build = Build { job, models, fingerprints, plan, building, progress };
-    if !options.restart && let Some(number) = build.building.publish_finished()? {
-        return Ok(Summary { generation: Some(number), run: build.finished_run(number)? });
+    let building = writer.open(&plan, options.restart)?;
+    let mut build = Build {
+        job,
+        models,
+        fingerprints,
+        plan,
+        building,
+        progress,
+    };
+    if !options.restart
+        && let Some(number) = build.building.publish_finished()?
+    {
+        return Ok(Summary {
+            generation: Some(number),
+            run: build.finished_run(number)?,
+        });
     }
     let generation = build.run(&runtime, &ctx, &scan, options.until)?;
-    if spill.exists() {
+    if job.engine.spill.is_none() {
         std::fs::remove_dir_all(&spill).map_err(StoreError::io(&spill))?;
     }
     let mut run = build.account(started);
@@ -115,7 +141,13 @@ impl Build<'_> {
         scan: &CorpusScan,
         until: Option<Stage>,
     ) -> Result<Option<Built>, EngineError> {
-        functions::register(ctx, self.job, &self.fingerprints, &self.models, self.progress.clone());
+        functions::register(
+            ctx,
+            self.job,
+            &self.fingerprints,
+            &self.models,
+            self.progress.clone(),
+        );
         let shards = runtime.block_on(self.ingest(scan))?;
         let layout = self.layout(runtime, ctx)?;
         for stage in stages(self.job) {
@@ -126,7 +158,15 @@ impl Build<'_> {
         }
         let folder = self.building.folder();
         let dim = self.models.dim();
-        indexes::build(self.job, &folder, shards, dim, &mut self.building.journal, &*self.progress).map(Some)
+        indexes::build(
+            self.job,
+            &folder,
+            shards,
+            dim,
+            &mut self.building.journal,
+            &*self.progress,
+        )
+        .map(Some)
     }
 
     async fn ingest(&mut self, scan: &CorpusScan) -> Result<usize, EngineError> {
@@ -146,13 +186,24 @@ impl Build<'_> {
     fn layout(&self, runtime: &Runtime, ctx: &SessionContext) -> Result<Layout, EngineError> {
         let part = Dataset::Documents.part(&self.building.folder(), 0);
         let passthrough = runtime.block_on(stage::passthrough(ctx, &part))?;
-        Ok(Layout { passthrough, vector: (self.job.output.vectors, self.models.dim()) })
+        Ok(Layout {
+            passthrough,
+            vector: (self.job.output.vectors, self.models.dim()),
+        })
     }
 
-    async fn map(&mut self, stage: Stage, shards: usize, ctx: &SessionContext, layout: &Layout) -> Result<(), EngineError> {
+    async fn map(
+        &mut self,
+        stage: Stage,
+        shards: usize,
+        ctx: &SessionContext,
+        layout: &Layout,
+    ) -> Result<(), EngineError> {
         let folder = self.building.folder();
         let name = stage.name();
-        let missing: Vec<usize> = (0..shards).filter(|s| !self.building.journal.is_done(name, Some(*s))).collect();
+        let missing: Vec<usize> = (0..shards)
+            .filter(|s| !self.building.journal.is_done(name, Some(*s)))
+            .collect();
         if missing.is_empty() {
             return Ok(());
         }
@@ -176,7 +227,11 @@ impl Build<'_> {
         match self.job.engine.max_failures {
             Some(limit) if failed > limit => {
                 let folder = self.building.folder().join(Dataset::Quarantine.folder());
-                Err(EngineError::TooManyFailures { failed, limit, folder })
+                Err(EngineError::TooManyFailures {
+                    failed,
+                    limit,
+                    folder,
+                })
             }
             _ => Ok(()),
         }
@@ -186,12 +241,20 @@ impl Build<'_> {
         let mut names = vec![ingest::STAGE];
         names.extend(stages(self.job).into_iter().map(Stage::name));
         names.extend(indexes::STAGES);
-        names.into_iter().map(|name| (name.to_owned(), self.building.journal.total(name))).collect()
+        names
+            .into_iter()
+            .map(|name| (name.to_owned(), self.building.journal.total(name)))
+            .collect()
     }
 
     /// What the run said that was killed between naming its generation and publishing it.
     fn finished_run(&self, number: u64) -> Result<Run, EngineError> {
-        let folder = self.job.output.path.join("generations").join(number.to_string());
+        let folder = self
+            .job
+            .output
+            .path
+            .join("generations")
+            .join(number.to_string());
         Ok(store::read_json(&folder.join("run.json"))?)
     }
 
@@ -247,7 +310,12 @@ impl Build<'_> {
 
     /// A file run here gives the same text for the same seed; a server promises nothing.
     fn determinism(&self, dataset: Dataset) -> Determinism {
-        let server = self.job.models.generator.as_ref().is_some_and(|g| g.server.is_some());
+        let server = self
+            .job
+            .models
+            .generator
+            .as_ref()
+            .is_some_and(|g| g.server.is_some());
         let generated = server && needs_generator(self.job) && dataset != Dataset::Documents;
         match (generated, self.models.device().as_str()) {
             (true, _) => Determinism::no("the generator is a server, whose answers may vary"),

@@ -4,17 +4,19 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::{
-    job::Job,
-    model::ModelIdentity,
-    store::schema::KEY_BYTES,
-};
+use crate::{job::Job, model::ModelIdentity, store::schema::KEY_BYTES};
 
 /// Identifies what a row was computed from: stage fingerprint ‖ input.
 pub type Key = [u8; KEY_BYTES as usize];
 
 /// Raised whenever a stage's code gives other results for the same input.
-const CODE_VERSIONS: [(&str, u32); 5] = [("corpus", 1), ("intents", 1), ("chunks", 1), ("queries", 1), ("vectors", 1)];
+const CODE_VERSIONS: [(&str, u32); 5] = [
+    ("corpus", 1),
+    ("intents", 1),
+    ("chunks", 1),
+    ("queries", 1),
+    ("vectors", 1),
+];
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct Fingerprints {
@@ -29,7 +31,10 @@ impl Fingerprints {
     pub fn new(job: &Job, embedder: &ModelIdentity, generator: Option<&ModelIdentity>) -> Self {
         let seed = job.engine.seed;
         let e = (content(embedder), &job.models.embedder.parameters());
-        let g = (generator.map(content), job.models.generator.as_ref().and_then(|g| g.context_tokens));
+        let g = (
+            generator.map(content),
+            job.models.generator.as_ref().and_then(|g| g.context_tokens),
+        );
         Self {
             intents: stage("intents", &(&job.intents, &e, &g, seed)),
             chunks: stage("chunks", &(&job.chunk, &e)),
@@ -45,13 +50,27 @@ impl Fingerprints {
             ("queries", &self.queries),
             ("vectors", &self.vectors),
         ];
-        pairs.into_iter().map(|(name, hash)| (name.to_owned(), hash.clone())).collect()
+        pairs
+            .into_iter()
+            .map(|(name, hash)| (name.to_owned(), hash.clone()))
+            .collect()
     }
 
     /// Everything a generation depends on.
     pub fn plan(&self, job: &Job, corpus_files: &str) -> String {
-        let parts = (&self.by_name(), &job.corpus, corpus_files, &job.expand, &job.sparse, &job.dense);
-        let shards = (job.engine.shard_documents, job.engine.shard_bytes, job.output.vectors);
+        let parts = (
+            &self.by_name(),
+            &job.corpus,
+            corpus_files,
+            &job.expand,
+            &job.sparse,
+            &job.dense,
+        );
+        let shards = (
+            job.engine.shard_documents,
+            job.engine.shard_bytes,
+            job.output.vectors,
+        );
         digest(&(parts, shards, CODE_VERSIONS, env!("CARGO_PKG_VERSION")))
     }
 }
@@ -66,7 +85,10 @@ fn content(identity: &ModelIdentity) -> Vec<String> {
 }
 
 fn stage<T: Serialize>(name: &str, parameters: &T) -> String {
-    let version = CODE_VERSIONS.iter().find(|(stage, _)| *stage == name).map_or(0, |(_, v)| *v);
+    let version = CODE_VERSIONS
+        .iter()
+        .find(|(stage, _)| *stage == name)
+        .map_or(0, |(_, v)| *v);
     digest(&(name, version, parameters))
 }
 
@@ -81,7 +103,9 @@ pub fn key(fingerprint: &str, parts: &[Option<&str>]) -> Key {
     hasher.update(fingerprint.as_bytes());
     for part in parts {
         let length = part.map_or(u64::MAX, |p| p.len() as u64);
-        hasher.update(&length.to_le_bytes()).update(part.unwrap_or_default().as_bytes());
+        hasher
+            .update(&length.to_le_bytes())
+            .update(part.unwrap_or_default().as_bytes());
     }
     let mut key = Key::default();
     key.copy_from_slice(&hasher.finalize().as_bytes()[..KEY_BYTES as usize]);

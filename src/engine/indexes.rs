@@ -41,18 +41,33 @@ pub fn build(
     journal: &mut Journal,
     progress: &dyn Progress,
 ) -> Result<Built, EngineError> {
-    let generation = Generation { folder: generation, shards };
+    let generation = Generation {
+        folder: generation,
+        shards,
+    };
     let threshold = generation.threshold(job.expand.keep)?;
-    let selection = Selection { threshold, any: job.expand.enabled };
+    let selection = Selection {
+        threshold,
+        any: job.expand.enabled,
+    };
     if job.sparse.enabled {
-        step(SPARSE, journal, |tally| generation.sparse(job, &selection, tally, progress))?;
+        step(SPARSE, journal, |tally| {
+            generation.sparse(job, &selection, tally, progress)
+        })?;
     }
-    let dense = Dense { factory: &job.dense.factory, dim };
+    let dense = Dense {
+        factory: &job.dense.factory,
+        dim,
+    };
     if job.dense.enabled {
-        step(DENSE_TEXT, journal, |tally| generation.dense(&dense, None, tally, progress))?;
+        step(DENSE_TEXT, journal, |tally| {
+            generation.dense(&dense, None, tally, progress)
+        })?;
     }
     if job.dense.enabled && job.expand.enabled {
-        step(DENSE_QUERIES, journal, |tally| generation.dense(&dense, Some(&selection), tally, progress))?;
+        step(DENSE_QUERIES, journal, |tally| {
+            generation.dense(&dense, Some(&selection), tally, progress)
+        })?;
     }
     let summary = Indexes {
         query_threshold: selection.threshold,
@@ -60,9 +75,14 @@ pub fn build(
         sparse: job.sparse.enabled.then(|| IndexSummary {
             rows: journal.total(SPARSE).rows,
             kind: "tantivy".into(),
-            determinism: Determinism::no("Tantivy names segments at random; their postings are the same"),
+            determinism: Determinism::no(
+                "Tantivy names segments at random; their postings are the same",
+            ),
         }),
-        dense_text: job.dense.enabled.then(|| dense_summary(&job.dense.factory, journal.total(DENSE_TEXT).rows)),
+        dense_text: job
+            .dense
+            .enabled
+            .then(|| dense_summary(&job.dense.factory, journal.total(DENSE_TEXT).rows)),
         dense_queries: (job.dense.enabled && job.expand.enabled)
             .then(|| dense_summary(&job.dense.factory, journal.total(DENSE_QUERIES).rows)),
     };
@@ -75,7 +95,11 @@ fn dense_summary(factory: &str, rows: u64) -> IndexSummary {
         "Flat" => Determinism::yes(),
         _ => Determinism::no("FAISS builds graphs and clusters on several threads"),
     };
-    IndexSummary { rows, kind, determinism }
+    IndexSummary {
+        rows,
+        kind,
+        determinism,
+    }
 }
 
 fn step(
@@ -132,13 +156,20 @@ impl Generation<'_> {
             return Ok(());
         }
         for batch in read_part(&path)? {
-            visit(&batch.map_err(|source| EngineError::Batch { path: path.clone(), source })?)?;
+            visit(&batch.map_err(|source| EngineError::Batch {
+                path: path.clone(),
+                source,
+            })?)?;
         }
         Ok(())
     }
 
     fn rows(&self, dataset: Dataset) -> Result<usize, StoreError> {
-        dataset.parts(self.folder)?.iter().map(|p| count_rows(p)).sum()
+        dataset
+            .parts(self.folder)?
+            .iter()
+            .map(|p| count_rows(p))
+            .sum()
     }
 
     fn each_gain(&self, mut visit: impl FnMut(Option<f32>)) -> Result<(), EngineError> {
@@ -192,7 +223,12 @@ impl Generation<'_> {
             self.each_batch(Dataset::Chunks, shard, |batch| {
                 for i in 0..batch.num_rows() {
                     let chunk_id = text(batch, "chunk_id", i).unwrap_or_default();
-                    let queries: Vec<&str> = queries.get(chunk_id).into_iter().flatten().map(String::as_str).collect();
+                    let queries: Vec<&str> = queries
+                        .get(chunk_id)
+                        .into_iter()
+                        .flatten()
+                        .map(String::as_str)
+                        .collect();
                     writer.add(SparseDocument {
                         chunk_id,
                         doc_id: text(batch, "doc_id", i).unwrap_or_default(),
@@ -206,18 +242,31 @@ impl Generation<'_> {
             })?;
         }
         tally.rows = writer.finish()?.documents;
-        export_ciff(&SparseIndex::open(&folder)?, &self.folder.join("sparse.ciff.gz"), &job.corpus.path)?;
+        export_ciff(
+            &SparseIndex::open(&folder)?,
+            &self.folder.join("sparse.ciff.gz"),
+            &job.corpus.path,
+        )?;
         progress.finish();
         Ok(())
     }
 
     /// The selected queries of each chunk of a shard.
-    fn selected_queries(&self, shard: usize, selection: &Selection) -> Result<HashMap<String, Vec<String>>, EngineError> {
+    fn selected_queries(
+        &self,
+        shard: usize,
+        selection: &Selection,
+    ) -> Result<HashMap<String, Vec<String>>, EngineError> {
         let mut queries: HashMap<String, Vec<String>> = HashMap::new();
         self.each_batch(Dataset::Queries, shard, |batch| {
             for i in (0..batch.num_rows()).filter(|i| selection.takes(gain(batch, *i))) {
-                if let (Some(chunk), Some(query)) = (text(batch, "chunk_id", i), text(batch, "text", i)) {
-                    queries.entry(chunk.to_owned()).or_default().push(query.to_owned());
+                if let (Some(chunk), Some(query)) =
+                    (text(batch, "chunk_id", i), text(batch, "text", i))
+                {
+                    queries
+                        .entry(chunk.to_owned())
+                        .or_default()
+                        .push(query.to_owned());
                 }
             }
             Ok(())
@@ -234,11 +283,21 @@ impl Generation<'_> {
         progress: &dyn Progress,
     ) -> Result<(), EngineError> {
         let (stage, name, rows) = match selection {
-            Some(selection) => (DENSE_QUERIES, "queries", self.count_selected(selection)? as usize),
+            Some(selection) => (
+                DENSE_QUERIES,
+                "queries",
+                self.count_selected(selection)? as usize,
+            ),
             None => (DENSE_TEXT, "text", self.rows(Dataset::TextVectors)?),
         };
         progress.start(stage, rows as u64, "vectors");
-        let mut writer = DenseWriter::create(&self.folder.join("dense"), name, settings.factory, settings.dim, rows)?;
+        let mut writer = DenseWriter::create(
+            &self.folder.join("dense"),
+            name,
+            settings.factory,
+            settings.dim,
+            rows,
+        )?;
         if let Some(stride) = writer.training_stride() {
             let mut sample = Vec::new();
             let mut row = 0;
@@ -281,8 +340,12 @@ impl Generation<'_> {
             };
             self.each_batch(dataset, shard, |batch| {
                 let vectors = batch.column(1).as_fixed_size_list();
-                let values = cast(vectors.values(), &DataType::Float32)
-                    .map_err(|source| EngineError::Batch { path: dataset.part(self.folder, shard), source })?;
+                let values = cast(vectors.values(), &DataType::Float32).map_err(|source| {
+                    EngineError::Batch {
+                        path: dataset.part(self.folder, shard),
+                        source,
+                    }
+                })?;
                 let values = values.as_primitive::<Float32Type>().values();
                 let mut ids = Vec::with_capacity(batch.num_rows());
                 let mut selected = Vec::with_capacity(values.len());
@@ -303,7 +366,10 @@ impl Generation<'_> {
         let mut gains = HashMap::new();
         self.each_batch(Dataset::Queries, shard, |batch| {
             for i in 0..batch.num_rows() {
-                gains.insert(text(batch, "query_id", i).unwrap_or_default().to_owned(), gain(batch, i));
+                gains.insert(
+                    text(batch, "query_id", i).unwrap_or_default().to_owned(),
+                    gain(batch, i),
+                );
             }
             Ok(())
         })?;
@@ -317,6 +383,10 @@ fn text<'a>(batch: &'a RecordBatch, column: &str, i: usize) -> Option<&'a str> {
 }
 
 fn gain(batch: &RecordBatch, i: usize) -> Option<f32> {
-    let gains = batch.column_by_name("scores")?.as_struct_opt()?.column_by_name("gain")?.as_primitive_opt::<Float32Type>()?;
+    let gains = batch
+        .column_by_name("scores")?
+        .as_struct_opt()?
+        .column_by_name("gain")?
+        .as_primitive_opt::<Float32Type>()?;
     gains.is_valid(i).then(|| gains.value(i))
 }

@@ -34,14 +34,26 @@ pub async fn documents(
     progress: &dyn Progress,
 ) -> Result<(), EngineError> {
     progress.start(STAGE, scan.rows(), "documents");
-    let passthrough = scan.schema().fields().iter().filter(|f| job.corpus.passthrough.contains(f.name()));
+    let passthrough = scan
+        .schema()
+        .fields()
+        .iter()
+        .filter(|f| job.corpus.passthrough.contains(f.name()));
     let mut shards = Shards::new(job, generation, &passthrough.cloned().collect::<Vec<_>>());
     let mut failures = Vec::new();
     let mut batches = std::pin::pin!(scan.stream().await?);
     while let Some(batch) = batches.next().await {
-        let CorpusBatch { documents, rejected, .. } = batch?;
+        let CorpusBatch {
+            documents,
+            rejected,
+            ..
+        } = batch?;
         progress.advance((documents.num_rows() + rejected.len()) as u64);
-        failures.extend(rejected.into_iter().map(|r| Failure::new(r.stage, &r.id, &r.reason, &r.input)));
+        failures.extend(
+            rejected
+                .into_iter()
+                .map(|r| Failure::new(r.stage, &r.id, &r.reason, &r.input)),
+        );
         shards.write(&documents)?;
     }
     let (count, rows) = shards.finish()?;
@@ -54,7 +66,9 @@ pub async fn documents(
             "{}: no document is left to index: all {} rows were refused, the first because: {}",
             job.corpus.path,
             failures.len(),
-            failures.first().map_or("there are none", |f| f.reason.as_str()),
+            failures
+                .first()
+                .map_or("there are none", |f| f.reason.as_str()),
         )));
     }
     Ok(())
@@ -85,12 +99,15 @@ impl<'a> Shards<'a> {
     }
 
     fn write(&mut self, batch: &RecordBatch) -> Result<(), EngineError> {
-        let texts = batch.column_by_name("text").map(|c| c.as_string::<i32>().clone());
+        let texts = batch
+            .column_by_name("text")
+            .map(|c| c.as_string::<i32>().clone());
         let mut start = 0;
         for row in 0..batch.num_rows() {
             let bytes = texts.as_ref().map_or(0, |t| t.value(row).len());
             let full = self.open.as_ref().is_some_and(|(_, rows, held)| {
-                *rows + row - start >= self.most_rows || (*rows + row > start && held + bytes > self.most_bytes)
+                *rows + row - start >= self.most_rows
+                    || (*rows + row > start && held + bytes > self.most_bytes)
             });
             if full {
                 self.append(&batch.slice(start, row - start))?;
@@ -109,11 +126,18 @@ impl<'a> Shards<'a> {
     }
 
     fn append(&mut self, rows: &RecordBatch) -> Result<(), EngineError> {
-        let Some((writer, held, _)) = &mut self.open else { return Ok(()) };
+        let Some((writer, held, _)) = &mut self.open else {
+            return Ok(());
+        };
         if rows.num_rows() == 0 {
             return Ok(());
         }
-        writer.write(&as_documents(rows, &self.schema, self.total, self.generation)?)?;
+        writer.write(&as_documents(
+            rows,
+            &self.schema,
+            self.total,
+            self.generation,
+        )?)?;
         *held += rows.num_rows();
         self.total += rows.num_rows() as u64;
         Ok(())
@@ -134,13 +158,23 @@ impl<'a> Shards<'a> {
 }
 
 /// The corpus's columns in the order and types of the dataset, each row with its position in the corpus.
-fn as_documents(rows: &RecordBatch, schema: &SchemaRef, first: u64, path: &Path) -> Result<RecordBatch, EngineError> {
-    let failed = |source| EngineError::Batch { path: path.to_owned(), source };
+fn as_documents(
+    rows: &RecordBatch,
+    schema: &SchemaRef,
+    first: u64,
+    path: &Path,
+) -> Result<RecordBatch, EngineError> {
+    let failed = |source| EngineError::Batch {
+        path: path.to_owned(),
+        source,
+    };
     let n = rows.num_rows();
     let mut columns: Vec<ArrayRef> = Vec::with_capacity(schema.fields().len());
     for field in schema.fields() {
         columns.push(match rows.column_by_name(field.name()) {
-            _ if field.name() == "position" => Arc::new(UInt64Array::from_iter_values(first..first + n as u64)),
+            _ if field.name() == "position" => {
+                Arc::new(UInt64Array::from_iter_values(first..first + n as u64))
+            }
             Some(column) => cast(column, field.data_type()).map_err(failed)?,
             None => new_null_array(field.data_type(), n),
         });

@@ -49,7 +49,11 @@ pub enum EngineError {
     #[error("{0}")]
     Refused(String),
     #[error("{failed} rows have failed, more than engine.max_failures = {limit} allows; see the quarantine in {}, mend them or raise the limit, and run again: it continues where it stopped", folder.display())]
-    TooManyFailures { failed: u64, limit: u64, folder: PathBuf },
+    TooManyFailures {
+        failed: u64,
+        limit: u64,
+        folder: PathBuf,
+    },
     #[error("cannot start the runtime: {0}")]
     Runtime(std::io::Error),
 }

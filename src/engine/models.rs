@@ -10,8 +10,8 @@ use candle_core::Device;
 use crate::{
     job::spec,
     model::{
-        Embed, Generate, ModelError, ModelIdentity, Score, bert::BertEmbedder, decoder::Decoder, device::device,
-        http::HttpGenerator, source,
+        Embed, Generate, ModelError, ModelIdentity, Score, bert::BertEmbedder, decoder::Decoder,
+        device::device, http::HttpGenerator, source,
     },
 };
 
@@ -40,7 +40,9 @@ struct Inner {
 
 impl fmt::Debug for Models {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Models").field("embedder", self.embedder_identity()).finish_non_exhaustive()
+        f.debug_struct("Models")
+            .field("embedder", self.embedder_identity())
+            .finish_non_exhaustive()
     }
 }
 
@@ -68,7 +70,9 @@ impl Models {
             embedder: OnceLock::new(),
             decoder: OnceLock::new(),
         };
-        Ok(Self { inner: Arc::new(inner) })
+        Ok(Self {
+            inner: Arc::new(inner),
+        })
     }
 
     pub fn embedder_identity(&self) -> &ModelIdentity {
@@ -97,9 +101,15 @@ impl Models {
         let inner = &self.inner;
         let source = &inner.embedder_source;
         let load = || {
-            let loaded =
-                BertEmbedder::load(&source.folder, source.identity.clone(), &inner.embedder_settings, &inner.device);
-            loaded.map(|e| Arc::new(e) as Arc<dyn Embed>).map_err(|e| e.to_string())
+            let loaded = BertEmbedder::load(
+                &source.folder,
+                source.identity.clone(),
+                &inner.embedder_settings,
+                &inner.device,
+            );
+            loaded
+                .map(|e| Arc::new(e) as Arc<dyn Embed>)
+                .map_err(|e| e.to_string())
         };
         shared(&inner.embedder, load, &source.identity.name)
     }
@@ -122,14 +132,20 @@ impl Models {
 
     fn decoder(&self) -> Result<Arc<Decoder>, ModelError> {
         let inner = &self.inner;
-        let (Some(source), Some(settings)) = (&inner.generator_source, &inner.generator_settings) else {
+        let (Some(source), Some(settings)) = (&inner.generator_source, &inner.generator_settings)
+        else {
             return Err(ModelError::Model {
                 model: "generator".into(),
                 message: "the job names none; add [models.generator]".into(),
             });
         };
         let load = || {
-            let loaded = Decoder::load(&source.gguf, source.identity.clone(), settings, &inner.device);
+            let loaded = Decoder::load(
+                &source.gguf,
+                source.identity.clone(),
+                settings,
+                &inner.device,
+            );
             loaded.map(Arc::new).map_err(|e| e.to_string())
         };
         shared(&inner.decoder, load, &source.identity.name)
@@ -141,20 +157,35 @@ impl Models {
     }
 }
 
-fn shared<T: Clone>(cell: &Shared<T>, load: impl FnOnce() -> Result<T, String>, model: &str) -> Result<T, ModelError> {
-    let failed = |message: &String| ModelError::Model { model: model.to_owned(), message: message.clone() };
-    cell.get_or_init(load).clone().map_err(|message| failed(&message))
+fn shared<T: Clone>(
+    cell: &Shared<T>,
+    load: impl FnOnce() -> Result<T, String>,
+    model: &str,
+) -> Result<T, ModelError> {
+    let failed = |message: &String| ModelError::Model {
+        model: model.to_owned(),
+        message: message.clone(),
+    };
+    cell.get_or_init(load)
+        .clone()
+        .map_err(|message| failed(&message))
 }
 
 /// What stands before a chunk when it is embedded: its document's title, cut to a few tokens, and a line break.
 pub fn title_prefix(title: &str, embedder: &dyn Embed) -> Result<String, ModelError> {
     let tokens = embedder.token_offsets(title)?;
-    let end = tokens.get(TITLE_TOKENS).map_or(title.len(), |&(start, _)| title.floor_char_boundary(start));
+    let end = tokens
+        .get(TITLE_TOKENS)
+        .map_or(title.len(), |&(start, _)| title.floor_char_boundary(start));
     Ok(format!("{}\n", title[..end].trim_end()))
 }
 
 /// The text as embedded: under its title, unless that is missing or empty.
-pub fn with_title(title: Option<&str>, text: &str, embedder: &dyn Embed) -> Result<String, ModelError> {
+pub fn with_title(
+    title: Option<&str>,
+    text: &str,
+    embedder: &dyn Embed,
+) -> Result<String, ModelError> {
     match title.filter(|t| !t.trim().is_empty()) {
         Some(title) => Ok(title_prefix(title, embedder)? + text),
         None => Ok(text.to_owned()),

@@ -89,26 +89,42 @@ impl Count {
 
 pub fn plan(job: &Job) -> Result<Plan, EngineError> {
     let models = Models::find(&job.models, needs_generator(job))?;
-    let fingerprints = Fingerprints::new(job, models.embedder_identity(), models.generator_identity());
+    let fingerprints =
+        Fingerprints::new(job, models.embedder_identity(), models.generator_identity());
     let runtime = Runtime::new().map_err(EngineError::Runtime)?;
     let ctx = corpus::session(&job.engine, &std::env::temp_dir())?;
     let scan = runtime.block_on(corpus::open(&ctx, &job.corpus))?;
     let fingerprint = fingerprints.plan(job, &scan.fingerprint());
     let count = runtime.block_on(count(job, &scan, &*models.embedder()?))?;
     let output = Output::new(&job.output.path);
-    let published = output.current().ok().and_then(|(_, f)| read_json::<Manifest>(&f.join("manifest.json")).ok());
-    let reasons = Reasons { fingerprints: fingerprints.by_name(), published: published.as_ref() };
+    let published = output
+        .current()
+        .ok()
+        .and_then(|(_, f)| read_json::<Manifest>(&f.join("manifest.json")).ok());
+    let reasons = Reasons {
+        fingerprints: fingerprints.by_name(),
+        published: published.as_ref(),
+    };
     let mut plans = vec![StagePlan {
         stage: ingest::STAGE,
         rows: count.documents,
         tokens_read: 0,
         tokens_written: 0,
-        estimate: (count.rejected > 0).then(|| format!("{} further rows go to quarantine", count.rejected)),
+        estimate: (count.rejected > 0)
+            .then(|| format!("{} further rows go to quarantine", count.rejected)),
         reason: reasons.of(ingest::STAGE),
     }];
-    plans.extend(stages(job).into_iter().map(|stage| stage_plan(stage, job, &count, &reasons)));
+    plans.extend(
+        stages(job)
+            .into_iter()
+            .map(|stage| stage_plan(stage, job, &count, &reasons)),
+    );
     let up_to_date = published.is_some_and(|m| m.plan == fingerprint);
-    Ok(Plan { fingerprint, up_to_date, stages: plans })
+    Ok(Plan {
+        fingerprint,
+        up_to_date,
+        stages: plans,
+    })
 }
 
 struct Reasons<'a> {
@@ -118,7 +134,11 @@ struct Reasons<'a> {
 
 impl Reasons<'_> {
     fn of(&self, stage: &str) -> String {
-        let name = if stage.starts_with("vectors") { "vectors" } else { stage };
+        let name = if stage.starts_with("vectors") {
+            "vectors"
+        } else {
+            stage
+        };
         match self.published {
             None => "nothing is published yet".into(),
             Some(manifest) if manifest.stages.get(name) != self.fingerprints.get(name) => {
@@ -135,28 +155,66 @@ fn stage_plan(stage: Stage, job: &Job, count: &Count, reasons: &Reasons) -> Stag
     let queries = count.chunks * job.expand.queries as u64 + count.intents;
     let (rows, tokens_read, tokens_written, estimate) = match stage {
         Stage::Intents => {
-            let basis = format!("{TOKENS_PER_QUESTION} tokens a question; read: tokens of the embedder, prompt not counted");
-            (count.intents, count.intent_tokens, count.intents * TOKENS_PER_QUESTION, Some(basis))
+            let basis = format!(
+                "{TOKENS_PER_QUESTION} tokens a question; read: tokens of the embedder, prompt not counted"
+            );
+            (
+                count.intents,
+                count.intent_tokens,
+                count.intents * TOKENS_PER_QUESTION,
+                Some(basis),
+            )
         }
-        Stage::Chunks => (count.chunks, count.tokens, 0, cut_by_intents.then(|| chunks_basis.into())),
+        Stage::Chunks => (
+            count.chunks,
+            count.tokens,
+            0,
+            cut_by_intents.then(|| chunks_basis.into()),
+        ),
         Stage::Queries => {
             let written = count.chunks * job.expand.queries as u64 * TOKENS_PER_QUESTION;
-            let basis = format!("{TOKENS_PER_QUESTION} tokens a question, repeats not taken off; scoring reads each query twice");
-            (queries, count.chunk_tokens + 2 * queries * TOKENS_PER_QUESTION, written, Some(basis))
+            let basis = format!(
+                "{TOKENS_PER_QUESTION} tokens a question, repeats not taken off; scoring reads each query twice"
+            );
+            (
+                queries,
+                count.chunk_tokens + 2 * queries * TOKENS_PER_QUESTION,
+                written,
+                Some(basis),
+            )
         }
-        Stage::TextVectors => (count.chunks, count.chunk_tokens, 0, cut_by_intents.then(|| chunks_basis.into())),
-        Stage::QueryVectors => {
-            (queries, queries * TOKENS_PER_QUESTION, 0, Some(format!("{TOKENS_PER_QUESTION} tokens a question")))
-        }
+        Stage::TextVectors => (
+            count.chunks,
+            count.chunk_tokens,
+            0,
+            cut_by_intents.then(|| chunks_basis.into()),
+        ),
+        Stage::QueryVectors => (
+            queries,
+            queries * TOKENS_PER_QUESTION,
+            0,
+            Some(format!("{TOKENS_PER_QUESTION} tokens a question")),
+        ),
     };
-    StagePlan { stage: stage.name(), rows, tokens_read, tokens_written, estimate, reason: reasons.of(stage.name()) }
+    StagePlan {
+        stage: stage.name(),
+        rows,
+        tokens_read,
+        tokens_written,
+        estimate,
+        reason: reasons.of(stage.name()),
+    }
 }
 
 async fn count(job: &Job, scan: &CorpusScan, embedder: &dyn Embed) -> Result<Count, EngineError> {
     let mut batches = std::pin::pin!(scan.stream().await?);
     let mut total = Count::default();
     while let Some(batch) = batches.next().await {
-        let CorpusBatch { documents, rejected, .. } = batch?;
+        let CorpusBatch {
+            documents,
+            rejected,
+            ..
+        } = batch?;
         total = total.plus(count_batch(job, &documents, embedder)?);
         total.rejected += rejected.len() as u64;
     }
@@ -164,12 +222,26 @@ async fn count(job: &Job, scan: &CorpusScan, embedder: &dyn Embed) -> Result<Cou
 }
 
 fn count_batch(job: &Job, batch: &RecordBatch, embedder: &dyn Embed) -> Result<Count, EngineError> {
-    let Some(texts) = batch.column_by_name("text").and_then(|c| c.as_string_opt::<i32>()) else {
+    let Some(texts) = batch
+        .column_by_name("text")
+        .and_then(|c| c.as_string_opt::<i32>())
+    else {
         return Ok(Count::default());
     };
-    let given = job.corpus.intents.as_ref().and_then(|_| batch.column_by_name("intents"));
+    let given = job
+        .corpus
+        .intents
+        .as_ref()
+        .and_then(|_| batch.column_by_name("intents"));
     let rows = (0..batch.num_rows()).into_par_iter();
-    let counts = rows.map(|i| count_document(job, texts.value(i), given.and_then(|g| given_at(g, i)), embedder));
+    let counts = rows.map(|i| {
+        count_document(
+            job,
+            texts.value(i),
+            given.and_then(|g| given_at(g, i)),
+            embedder,
+        )
+    });
     Ok(counts.try_reduce(Count::default, |a, b| Ok(a.plus(b)))?)
 }
 
@@ -178,16 +250,31 @@ fn given_at(column: &ArrayRef, i: usize) -> Option<u64> {
     lists.is_valid(i).then(|| lists.value_length(i) as u64)
 }
 
-fn count_document(job: &Job, text: &str, given: Option<u64>, embedder: &dyn Embed) -> Result<Count, ModelError> {
+fn count_document(
+    job: &Job,
+    text: &str,
+    given: Option<u64>,
+    embedder: &dyn Embed,
+) -> Result<Count, ModelError> {
     let sentences = text::analyse(text).sentences.len();
     let tokens = embedder.token_offsets(text)?.len() as u64;
     let long = text.chars().nth(job.intents.max_document_chars).is_some();
     let asked = given.is_none() && job.intents.enabled && job.corpus.intents.is_none() && !long;
-    let intents = if asked { question_count(sentences) as u64 } else { given.unwrap_or(0) };
+    let intents = if asked {
+        question_count(sentences) as u64
+    } else {
+        given.unwrap_or(0)
+    };
     let (chunks, chunk_tokens) = match job.chunk.method {
-        ChunkMethod::Intent if intents > 0 => (sentences.div_ceil(favoured_length(&job.chunk)) as u64, tokens),
+        ChunkMethod::Intent if intents > 0 => (
+            sentences.div_ceil(favoured_length(&job.chunk)) as u64,
+            tokens,
+        ),
         _ => match crate::chunk::chunk(text, &[], &job.chunk, embedder) {
-            Ok(cut) => (cut.chunks.len() as u64, cut.chunks.iter().map(|c| c.tokens as u64).sum()),
+            Ok(cut) => (
+                cut.chunks.len() as u64,
+                cut.chunks.iter().map(|c| c.tokens as u64).sum(),
+            ),
             // The build puts this document into quarantine, with the reason.
             Err(_) => (0, 0),
         },

@@ -41,8 +41,13 @@ pub enum Stage {
 }
 
 impl Stage {
-    pub const ALL: [Stage; 5] =
-        [Stage::Intents, Stage::Chunks, Stage::Queries, Stage::TextVectors, Stage::QueryVectors];
+    pub const ALL: [Stage; 5] = [
+        Stage::Intents,
+        Stage::Chunks,
+        Stage::Queries,
+        Stage::TextVectors,
+        Stage::QueryVectors,
+    ];
 
     /// Name on the command line, in the journal and in run.json.
     pub fn name(self) -> &'static str {
@@ -89,16 +94,23 @@ impl Stage {
             Dataset::Chunks => "chunk_id",
             _ => "query_id",
         };
-        let extra: String = passthrough.iter().map(|f| format!(", d.\"{}\"", f.name().replace('"', "\"\""))).collect();
+        let extra: String = passthrough
+            .iter()
+            .map(|f| format!(", d.\"{}\"", f.name().replace('"', "\"\"")))
+            .collect();
         let (columns, call) = match self {
             Stage::Intents => (String::new(), "intents(d.title, d.text, d.intents)"),
-            Stage::Chunks if has_intents => (format!(", d.title{extra}"), "chunk(d.title, d.text, i.texts)"),
+            Stage::Chunks if has_intents => (
+                format!(", d.title{extra}"),
+                "chunk(d.title, d.text, i.texts)",
+            ),
             Stage::Chunks => (format!(", d.title{extra}"), "chunk(d.title, d.text, NULL)"),
             Stage::Queries => (String::new(), "queries(d.title, d.text, d.intents)"),
             Stage::TextVectors => (String::new(), "embed(d.title, d.text)"),
             Stage::QueryVectors => (String::new(), "embed_query(d.text)"),
         };
-        let select = format!("SELECT d.{id}, d.text AS input{columns}, {call} AS result FROM input d");
+        let select =
+            format!("SELECT d.{id}, d.text AS input{columns}, {call} AS result FROM input d");
         match self {
             Stage::Chunks if has_intents => format!(
                 "{select} LEFT JOIN (SELECT doc_id, array_agg(text ORDER BY ordinal) AS texts FROM intents \
@@ -125,42 +137,69 @@ pub async fn run(
     shard: usize,
     tally: &mut Tally,
 ) -> Result<(), EngineError> {
-    let failed = |source| EngineError::Stage { stage: stage.name(), shard, source };
-    register(ctx, "input", &stage.input().part(generation, shard)).await.map_err(failed)?;
+    let failed = |source| EngineError::Stage {
+        stage: stage.name(),
+        shard,
+        source,
+    };
+    register(ctx, "input", &stage.input().part(generation, shard))
+        .await
+        .map_err(failed)?;
     let intents = Dataset::Intents.part(generation, shard);
     let has_intents = stage == Stage::Chunks && intents.exists();
     if has_intents {
         register(ctx, "intents", &intents).await.map_err(failed)?;
     }
     let query = stage.sql(&layout.passthrough, has_intents);
-    let mut batches = ctx.sql(&query).await.map_err(failed)?.execute_stream().await.map_err(failed)?;
+    let mut batches = ctx
+        .sql(&query)
+        .await
+        .map_err(failed)?
+        .execute_stream()
+        .await
+        .map_err(failed)?;
     let schema = schema::schema(stage.output(), &layout.passthrough, layout.vector);
     let path = stage.output().part(generation, shard);
     let mut writer = PartWriter::create(&path, schema.clone())?;
     let mut failures = Vec::new();
     while let Some(batch) = batches.next().await {
         let batch = batch.map_err(failed)?;
-        let rows = output_rows(stage, &batch, &schema, tally, &mut failures)
-            .map_err(|source| EngineError::Batch { path: path.clone(), source })?;
+        let rows = output_rows(stage, &batch, &schema, tally, &mut failures).map_err(|source| {
+            EngineError::Batch {
+                path: path.clone(),
+                source,
+            }
+        })?;
         writer.write(&rows)?;
     }
     tally.rows = writer.finish()? as u64;
     tally.failed = failures.len() as u64;
-    Ok(quarantine::write(generation, &format!("{}-{shard:05}", stage.name()), &failures)?)
+    Ok(quarantine::write(
+        generation,
+        &format!("{}-{shard:05}", stage.name()),
+        &failures,
+    )?)
 }
 
 /// The columns of a documents part beyond its own: those the job passes through.
 pub async fn passthrough(ctx: &SessionContext, part: &Path) -> Result<Vec<FieldRef>, EngineError> {
-    let failed = |source| EngineError::Stage { stage: "documents", shard: 0, source };
+    let failed = |source| EngineError::Stage {
+        stage: "documents",
+        shard: 0,
+        source,
+    };
     register(ctx, "input", part).await.map_err(failed)?;
     let table = ctx.table("input").await.map_err(failed)?;
-    let own = schema::schema(Dataset::Documents, &[], (VectorType::F32, 0)).fields().len();
+    let own = schema::schema(Dataset::Documents, &[], (VectorType::F32, 0))
+        .fields()
+        .len();
     Ok(table.schema().fields().iter().skip(own).cloned().collect())
 }
 
 async fn register(ctx: &SessionContext, table: &str, part: &Path) -> Result<(), DataFusionError> {
     ctx.deregister_table(table)?;
-    ctx.register_parquet(table, part.to_string_lossy(), ParquetReadOptions::default()).await
+    ctx.register_parquet(table, part.to_string_lossy(), ParquetReadOptions::default())
+        .await
 }
 
 /// Turns a batch of results into rows of the output dataset; rows that failed become failures.
@@ -172,12 +211,20 @@ fn output_rows(
     failures: &mut Vec<Failure>,
 ) -> Result<RecordBatch, ArrowError> {
     let results = Results::of(batch, "result")?;
-    let [ids, inputs] = [batch.column(0).as_string::<i32>(), batch.column(1).as_string::<i32>()];
+    let [ids, inputs] = [
+        batch.column(0).as_string::<i32>(),
+        batch.column(1).as_string::<i32>(),
+    ];
     let outcomes: Vec<Outcome> = (0..batch.num_rows()).map(|i| results.outcome(i)).collect();
     for (i, outcome) in outcomes.iter().enumerate() {
         count(stage, outcome, tally);
         if let Some(error) = &outcome.error {
-            failures.push(Failure::new(stage.name(), ids.value(i), error, inputs.value(i)));
+            failures.push(Failure::new(
+                stage.name(),
+                ids.value(i),
+                error,
+                inputs.value(i),
+            ));
         }
     }
     match stage {
@@ -205,9 +252,15 @@ fn vector_rows(
 ) -> Result<RecordBatch, ArrowError> {
     let keys = outcome::key_column(outcomes.iter().map(|o| o.key))?;
     let columns = vec![batch.column(0).clone(), results.value().clone(), keys];
-    let columns = columns.into_iter().zip(schema.fields()).map(|(c, f)| arrow::compute::cast(&c, f.data_type()));
+    let columns = columns
+        .into_iter()
+        .zip(schema.fields())
+        .map(|(c, f)| arrow::compute::cast(&c, f.data_type()));
     let rows = RecordBatch::try_new(schema.clone(), columns.collect::<Result<_, _>>()?)?;
-    filter_record_batch(&rows, &outcomes.iter().map(|o| Some(o.error.is_none())).collect())
+    filter_record_batch(
+        &rows,
+        &outcomes.iter().map(|o| Some(o.error.is_none())).collect(),
+    )
 }
 
 /// One output row for each row in a result's list, numbered within its input row. A column of the output is the
@@ -228,7 +281,10 @@ fn exploded_rows(
     }
     let ids = |separator: char| -> ArrayRef {
         let parents = inputs.column(0).as_string::<i32>();
-        let ids = parents.iter().zip(&ordinals).map(|(id, n)| format!("{}{separator}{n}", id.unwrap_or_default()));
+        let ids = parents
+            .iter()
+            .zip(&ordinals)
+            .map(|(id, n)| format!("{}{separator}{n}", id.unwrap_or_default()));
         Arc::new(StringArray::from_iter_values(ids))
     };
     let mut columns = Vec::with_capacity(schema.fields().len());
@@ -238,7 +294,10 @@ fn exploded_rows(
             "ordinal" => Arc::new(UInt32Array::from(ordinals.clone())),
             "chunk_id" if stage == Stage::Chunks => ids('#'),
             "query_id" => ids('?'),
-            name => match rows.column_by_name(name).or_else(|| inputs.column_by_name(name)) {
+            name => match rows
+                .column_by_name(name)
+                .or_else(|| inputs.column_by_name(name))
+            {
                 Some(column) => arrow::compute::cast(column, field.data_type())?,
                 None => return Err(ArrowError::SchemaError(format!("no column {name}"))),
             },

@@ -16,13 +16,21 @@ pub struct Threshold {
 enum Pass {
     Upper,
     /// Upper half of the answer's bits, and how many scores lie above all that share it.
-    Lower { upper: u32, above: u64 },
+    Lower {
+        upper: u32,
+        above: u64,
+    },
     Done(Option<f32>),
 }
 
 impl Threshold {
     pub fn new(keep: f32) -> Self {
-        Self { keep, total: 0, counts: vec![0; 1 << 16], pass: Pass::Upper }
+        Self {
+            keep,
+            total: 0,
+            counts: vec![0; 1 << 16],
+            pass: Pass::Upper,
+        }
     }
 
     /// Shows one score. Every pass must be shown the same scores; NaN counts as the lowest.
@@ -33,7 +41,9 @@ impl Threshold {
                 self.counts[(bits >> 16) as usize] += 1;
                 self.total += 1;
             }
-            Pass::Lower { upper, .. } if bits >> 16 == upper => self.counts[(bits & 0xffff) as usize] += 1,
+            Pass::Lower { upper, .. } if bits >> 16 == upper => {
+                self.counts[(bits & 0xffff) as usize] += 1
+            }
             _ => {}
         }
     }
@@ -79,11 +89,19 @@ fn ordered(score: f32) -> u32 {
         return 0;
     }
     let bits = score.to_bits();
-    if bits >> 31 == 1 { !bits } else { bits | 1 << 31 }
+    if bits >> 31 == 1 {
+        !bits
+    } else {
+        bits | 1 << 31
+    }
 }
 
 fn unordered(bits: u32) -> f32 {
-    f32::from_bits(if bits >> 31 == 1 { bits & !(1 << 31) } else { !bits })
+    f32::from_bits(if bits >> 31 == 1 {
+        bits & !(1 << 31)
+    } else {
+        !bits
+    })
 }
 
 #[cfg(test)]

@@ -92,7 +92,10 @@ fn write_group(
     generator: &dyn Generate,
     scorer: Option<&dyn Score>,
 ) -> Vec<Result<Written, ModelError>> {
-    let passages: Vec<_> = chunks.iter().map(|c| prompt::passage(c, settings, generator)).collect();
+    let passages: Vec<_> = chunks
+        .iter()
+        .map(|c| prompt::passage(c, settings, generator))
+        .collect();
     let mut requests = Vec::new();
     for (chunk, passage) in chunks.iter().zip(&passages) {
         if let Ok((passage, _)) = passage {
@@ -110,7 +113,10 @@ fn write_group(
                     message: "gave fewer answers than it was asked for".into(),
                 }),
             },
-            Err(error) => Err(ModelError::Model { model: generator.identity().name.clone(), message: error.to_string() }),
+            Err(error) => Err(ModelError::Model {
+                model: generator.identity().name.clone(),
+                message: error.to_string(),
+            }),
         });
     }
     if let Some(scorer) = scorer {
@@ -132,13 +138,27 @@ fn sampling(chunk: &Chunk, settings: &spec::Expand) -> Sampling {
 
 /// The intents first, then the samples; repeats and unfinished lines are dropped.
 fn gather(chunk: &Chunk, completions: Vec<Completion>, truncated: usize) -> Written {
-    let mut written = Written { tokens: completions.iter().map(|c| c.tokens).sum(), truncated, ..Written::default() };
+    let mut written = Written {
+        tokens: completions.iter().map(|c| c.tokens).sum(),
+        truncated,
+        ..Written::default()
+    };
     let mut seen = HashSet::new();
-    let samples = completions.iter().filter(|c| c.finished).filter_map(|c| question::clean(&c.text));
-    let intents = chunk.intents.iter().map(|i| (Origin::Intent, (*i).to_owned()));
+    let samples = completions
+        .iter()
+        .filter(|c| c.finished)
+        .filter_map(|c| question::clean(&c.text));
+    let intents = chunk
+        .intents
+        .iter()
+        .map(|i| (Origin::Intent, (*i).to_owned()));
     for (origin, text) in intents.chain(samples.map(|s| (Origin::Sample, s))) {
         if seen.insert(question::normal_form(&text)) {
-            written.queries.push(Query { text, origin, scores: None });
+            written.queries.push(Query {
+                text,
+                origin,
+                scores: None,
+            });
         }
     }
     written
@@ -159,7 +179,10 @@ fn score_group(
         }
     }
     // The chunks' prompts come first, while what the generator remembers of them is fresh.
-    let all: Vec<String> = requests.iter().flat_map(|(_, texts)| texts.iter().cloned()).collect();
+    let all: Vec<String> = requests
+        .iter()
+        .flat_map(|(_, texts)| texts.iter().cloned())
+        .collect();
     requests.push((prompt::prompt("", settings), all));
     let mut answers = scorer.score(&requests);
     let empty = answers.pop();
@@ -170,7 +193,9 @@ fn score_group(
     };
     let mut answers = answers.into_iter();
     for (slot, passage) in written.iter_mut().zip(passages) {
-        let (Ok(row), Ok(_)) = (&mut *slot, passage) else { continue };
+        let (Ok(row), Ok(_)) = (&mut *slot, passage) else {
+            continue;
+        };
         let prior: Vec<LogProb> = empty.by_ref().take(row.queries.len()).collect();
         match answers.next() {
             Some(Ok(given)) => attach(row, &given, &prior),
@@ -186,31 +211,59 @@ fn texts(written: &Written) -> Vec<String> {
 
 fn attach(written: &mut Written, given: &[LogProb], prior: &[LogProb]) {
     for ((query, given), prior) in written.queries.iter_mut().zip(given).zip(prior) {
-        query.scores = Some(Scores { log_p_chunk: given.per_token() as f32, log_p_empty: prior.per_token() as f32 });
+        query.scores = Some(Scores {
+            log_p_chunk: given.per_token() as f32,
+            log_p_empty: prior.per_token() as f32,
+        });
     }
 }
 
 fn fail_all(written: &mut [Result<Written, ModelError>], message: &str) {
     for slot in written.iter_mut().filter(|s| s.is_ok()) {
-        *slot = Err(ModelError::Model { model: "generator".into(), message: message.to_owned() });
+        *slot = Err(ModelError::Model {
+            model: "generator".into(),
+            message: message.to_owned(),
+        });
     }
 }
 
 /// The gain of one query over one text: what the SQL function `score(query, text)` returns.
-pub fn gain(pairs: &[(&str, &str)], settings: &spec::Expand, scorer: &dyn Score) -> Vec<Result<f32, ModelError>> {
-    let mut requests: Vec<(Prompt, Vec<String>)> =
-        pairs.iter().map(|(query, text)| (prompt::prompt(text, settings), vec![(*query).to_owned()])).collect();
-    requests.push((prompt::prompt("", settings), pairs.iter().map(|(query, _)| (*query).to_owned()).collect()));
+pub fn gain(
+    pairs: &[(&str, &str)],
+    settings: &spec::Expand,
+    scorer: &dyn Score,
+) -> Vec<Result<f32, ModelError>> {
+    let mut requests: Vec<(Prompt, Vec<String>)> = pairs
+        .iter()
+        .map(|(query, text)| (prompt::prompt(text, settings), vec![(*query).to_owned()]))
+        .collect();
+    requests.push((
+        prompt::prompt("", settings),
+        pairs.iter().map(|(query, _)| (*query).to_owned()).collect(),
+    ));
     let mut answers = scorer.score(&requests);
     let prior = match answers.pop() {
         Some(Ok(prior)) => prior,
         Some(Err(error)) => {
             let message = error.to_string();
-            let fail = |_| Err(ModelError::Model { model: "generator".into(), message: message.clone() });
+            let fail = |_| {
+                Err(ModelError::Model {
+                    model: "generator".into(),
+                    message: message.clone(),
+                })
+            };
             return (0..pairs.len()).map(fail).collect();
         }
         None => return Vec::new(),
     };
-    let gain = |given: Vec<LogProb>, prior: &LogProb| given.first().map_or(0.0, |g| (g.per_token() - prior.per_token()) as f32);
-    answers.into_iter().zip(&prior).map(|(given, prior)| given.map(|g| gain(g, prior))).collect()
+    let gain = |given: Vec<LogProb>, prior: &LogProb| {
+        given
+            .first()
+            .map_or(0.0, |g| (g.per_token() - prior.per_token()) as f32)
+    };
+    answers
+        .into_iter()
+        .zip(&prior)
+        .map(|(given, prior)| given.map(|g| gain(g, prior)))
+        .collect()
 }

@@ -32,14 +32,21 @@ const EXAMPLES: [(&str, &str); 3] = [
 ];
 
 /// The part of a chunk that the generator reads, its title first, and how many tokens were cut.
-pub fn passage(chunk: &Chunk, settings: &spec::Expand, generator: &dyn Generate) -> Result<(String, usize), ModelError> {
+pub fn passage(
+    chunk: &Chunk,
+    settings: &spec::Expand,
+    generator: &dyn Generate,
+) -> Result<(String, usize), ModelError> {
     let title = chunk.title.map(|t| format!("{t}\n")).unwrap_or_default();
     let whole = format!("{title}{}", chunk.text);
     let tokens = generator.token_offsets(&whole)?;
     match tokens.get(settings.passage_tokens) {
         Some(&(start, _)) => {
             let end = whole.floor_char_boundary(start);
-            Ok((whole[..end].to_owned(), tokens.len() - settings.passage_tokens))
+            Ok((
+                whole[..end].to_owned(),
+                tokens.len() - settings.passage_tokens,
+            ))
         }
         None => Ok((whole, 0)),
     }
@@ -53,9 +60,14 @@ pub fn prompt(passage: &str, settings: &spec::Expand) -> Prompt {
         messages.push(message(Role::Assistant, question.to_owned()));
     };
     if settings.examples.is_empty() {
-        EXAMPLES.iter().for_each(|(passage, question)| example(passage, question));
+        EXAMPLES
+            .iter()
+            .for_each(|(passage, question)| example(passage, question));
     } else {
-        settings.examples.iter().for_each(|e| example(&e.passage, &e.question));
+        settings
+            .examples
+            .iter()
+            .for_each(|e| example(&e.passage, &e.question));
     }
     messages.push(message(Role::User, format!("Passage: {passage}")));
     Prompt { messages }

@@ -68,7 +68,10 @@ pub fn predict(
     let mut results = Vec::with_capacity(documents.len());
     // Requests are handed over in groups: enough to keep a server busy, few enough for the bars to move.
     for group in documents.chunks(generator.requests_at_once()) {
-        let sections: Vec<_> = group.iter().map(|d| section::sections(d.text, settings, generator)).collect();
+        let sections: Vec<_> = group
+            .iter()
+            .map(|d| section::sections(d.text, settings, generator))
+            .collect();
         let mut requests = Vec::new();
         for (document, sections) in group.iter().zip(&sections) {
             for (ordinal, section) in sections.iter().flatten().enumerate() {
@@ -88,10 +91,21 @@ pub fn predict(
     results
 }
 
-fn request(document: &Document, section: &Section, ordinal: usize, settings: &spec::Intents) -> (Prompt, Sampling) {
-    let title = document.title.map(|t| format!("Title: {t}\n")).unwrap_or_default();
+fn request(
+    document: &Document,
+    section: &Section,
+    ordinal: usize,
+    settings: &spec::Intents,
+) -> (Prompt, Sampling) {
+    let title = document
+        .title
+        .map(|t| format!("Title: {t}\n"))
+        .unwrap_or_default();
     let passage = &document.text[section.bytes.clone()];
-    let content = format!("{INSTRUCTION}\n\n{title}Passage:\n{passage}\n\nWrite {} questions.", section.questions);
+    let content = format!(
+        "{INSTRUCTION}\n\n{title}Passage:\n{passage}\n\nWrite {} questions.",
+        section.questions
+    );
     let sampling = Sampling {
         n: 1,
         temperature: settings.temperature,
@@ -100,7 +114,15 @@ fn request(document: &Document, section: &Section, ordinal: usize, settings: &sp
         stop: Vec::new(),
         seed: document.seed.wrapping_add(ordinal as u64),
     };
-    (Prompt { messages: vec![Message { role: Role::User, content }] }, sampling)
+    (
+        Prompt {
+            messages: vec![Message {
+                role: Role::User,
+                content,
+            }],
+        },
+        sampling,
+    )
 }
 
 fn collect(
@@ -117,21 +139,40 @@ fn collect(
             predicted.tokens += completion.tokens;
             let lines: Vec<&str> = completion.text.lines().collect();
             // A line that the token limit cut is no question.
-            let whole = if completion.finished { lines.len() } else { lines.len().saturating_sub(1) };
-            let questions = lines[..whole].iter().filter_map(|l| question::clean(l)).filter(|q| question::is_asked(q));
+            let whole = if completion.finished {
+                lines.len()
+            } else {
+                lines.len().saturating_sub(1)
+            };
+            let questions = lines[..whole]
+                .iter()
+                .filter_map(|l| question::clean(l))
+                .filter(|q| question::is_asked(q));
             for text in questions.take(section.questions) {
-                predicted.intents.push(Intent { text, section: section.chars.clone() });
+                predicted.intents.push(Intent {
+                    text,
+                    section: section.chars.clone(),
+                });
             }
         }
     }
     // A generator that only echoes the text asks nothing; the document then has no intents.
     drop_duplicates(&mut predicted.intents, settings.duplicate_cosine, embedder)?;
-    debug_assert!(predicted.intents.iter().all(|i| i.section.end <= document.text.chars().count()));
+    debug_assert!(
+        predicted
+            .intents
+            .iter()
+            .all(|i| i.section.end <= document.text.chars().count())
+    );
     Ok(predicted)
 }
 
 /// Keeps the earlier of any two questions whose cosine is above `limit`.
-fn drop_duplicates(intents: &mut Vec<Intent>, limit: f32, embedder: &dyn Embed) -> Result<(), ModelError> {
+fn drop_duplicates(
+    intents: &mut Vec<Intent>,
+    limit: f32,
+    embedder: &dyn Embed,
+) -> Result<(), ModelError> {
     let texts: Vec<&str> = intents.iter().map(|i| i.text.as_str()).collect();
     if texts.len() < 2 {
         return Ok(());
@@ -139,7 +180,10 @@ fn drop_duplicates(intents: &mut Vec<Intent>, limit: f32, embedder: &dyn Embed) 
     let vectors = embedder.embed(&texts, TextKind::Query)?.vectors;
     let mut kept: Vec<usize> = Vec::new();
     for i in 0..intents.len() {
-        if kept.iter().all(|&j| cosine(vectors.row(i), vectors.row(j)) <= limit) {
+        if kept
+            .iter()
+            .all(|&j| cosine(vectors.row(i), vectors.row(j)) <= limit)
+        {
             kept.push(i);
         }
     }

@@ -30,8 +30,11 @@ pub fn is_asked(text: &str) -> bool {
 
 /// What two questions are compared by when looking for repeats: letters and digits, in lower case.
 pub fn normal_form(text: &str) -> String {
-    let letters: String =
-        text.chars().map(|c| if c.is_alphanumeric() { c } else { ' ' }).flat_map(char::to_lowercase).collect();
+    let letters: String = text
+        .chars()
+        .map(|c| if c.is_alphanumeric() { c } else { ' ' })
+        .flat_map(char::to_lowercase)
+        .collect();
     letters.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
@@ -43,7 +46,9 @@ fn strip_mark(text: &str) -> &str {
     let lower = text.to_ascii_lowercase();
     for label in ["question", "query", "q"] {
         if let Some(rest) = lower.strip_prefix(label) {
-            let rest = rest.trim_start().trim_start_matches(|c: char| c.is_ascii_digit());
+            let rest = rest
+                .trim_start()
+                .trim_start_matches(|c: char| c.is_ascii_digit());
             if rest.starts_with([':', '.', ')']) {
                 return &text[text.len() - rest.len() + 1..];
             }
@@ -63,13 +68,26 @@ mod tests {
 
     #[test]
     fn marks_go_and_the_question_stays() {
-        for line in ["1. How does it work?", "- How does it work?", "(2) How does it work?", "Q3: How does it work?",
-            "**Question:** \"How does  it work?\"", "Question 4: How does it work?", "12) How does it work?"]
-        {
-            let expected = if line.starts_with("**") { continue } else { "How does it work?" };
+        for line in [
+            "1. How does it work?",
+            "- How does it work?",
+            "(2) How does it work?",
+            "Q3: How does it work?",
+            "**Question:** \"How does  it work?\"",
+            "Question 4: How does it work?",
+            "12) How does it work?",
+        ] {
+            let expected = if line.starts_with("**") {
+                continue;
+            } else {
+                "How does it work?"
+            };
             assert_eq!(clean(line).as_deref(), Some(expected), "{line}");
         }
-        assert_eq!(clean("3.5 mm jack or USB?").as_deref(), Some("3.5 mm jack or USB?"));
+        assert_eq!(
+            clean("3.5 mm jack or USB?").as_deref(),
+            Some("3.5 mm jack or USB?")
+        );
         assert_eq!(clean("什么是索引？").as_deref(), Some("什么是索引？"));
         for line in ["", "  ", "1.", "—", "ok", "?? !!"] {
             assert_eq!(clean(line), None, "{line}");
@@ -84,6 +102,9 @@ mod tests {
 
     #[test]
     fn repeats_differ_in_form_alone() {
-        assert_eq!(normal_form("What's  a Shard?"), normal_form("what s a shard"));
+        assert_eq!(
+            normal_form("What's  a Shard?"),
+            normal_form("what s a shard")
+        );
     }
 }

@@ -22,7 +22,11 @@ pub struct Section {
 /// Whole sentences up to `section_tokens` of the generator; a heading starts a new section once the open one is half
 /// full. A single longer sentence is a section of its own, cut to the limit. The document's questions are shared out
 /// by length, at least one each.
-pub fn sections(text: &str, settings: &spec::Intents, generator: &dyn Generate) -> Result<Vec<Section>, ModelError> {
+pub fn sections(
+    text: &str,
+    settings: &spec::Intents,
+    generator: &dyn Generate,
+) -> Result<Vec<Section>, ModelError> {
     let analysis = text::analyse(text);
     let tokens = generator.token_offsets(text)?;
     let mut sections: Vec<Open> = Vec::new();
@@ -34,8 +38,12 @@ pub fn sections(text: &str, settings: &spec::Intents, generator: &dyn Generate) 
             token += 1;
         }
         let length = token - first;
-        let heading = matches!(analysis.blocks[sentence.block].kind, BlockKind::Heading { .. });
-        let full = held + length > settings.section_tokens || (heading && 2 * held >= settings.section_tokens);
+        let heading = matches!(
+            analysis.blocks[sentence.block].kind,
+            BlockKind::Heading { .. }
+        );
+        let full = held + length > settings.section_tokens
+            || (heading && 2 * held >= settings.section_tokens);
         match sections.last_mut() {
             Some(open) if !full => {
                 open.bytes.end = sentence.end;
@@ -43,15 +51,27 @@ pub fn sections(text: &str, settings: &spec::Intents, generator: &dyn Generate) 
                 held += length;
             }
             _ => {
-                let cut = tokens.get(first + settings.section_tokens).map_or(sentence.end, |t| t.0);
-                let end = text.floor_char_boundary(cut.min(sentence.end)).max(sentence.start);
+                let cut = tokens
+                    .get(first + settings.section_tokens)
+                    .map_or(sentence.end, |t| t.0);
+                let end = text
+                    .floor_char_boundary(cut.min(sentence.end))
+                    .max(sentence.start);
                 let truncated = length.saturating_sub(settings.section_tokens);
-                sections.push(Open { bytes: sentence.start..end, sentences: 1, truncated });
+                sections.push(Open {
+                    bytes: sentence.start..end,
+                    sentences: 1,
+                    truncated,
+                });
                 held = length;
             }
         }
     }
-    Ok(share_out(text, sections, question_count(analysis.sentences.len())))
+    Ok(share_out(
+        text,
+        sections,
+        question_count(analysis.sentences.len()),
+    ))
 }
 
 struct Open {
@@ -66,13 +86,23 @@ fn share_out(text: &str, sections: Vec<Open>, questions: usize) -> Vec<Section> 
     let mut seen = 0;
     let mut asked = 0;
     let mut shared = Vec::with_capacity(sections.len());
-    for Open { bytes, sentences: length, truncated } in sections {
+    for Open {
+        bytes,
+        sentences: length,
+        truncated,
+    } in sections
+    {
         seen += length;
         let due = (questions * seen).div_ceil(sentences.max(1));
         let questions = due.saturating_sub(asked).max(1);
         asked += questions;
         let chars = chars.at(bytes.start)..chars.at(bytes.end);
-        shared.push(Section { bytes, chars, questions, truncated });
+        shared.push(Section {
+            bytes,
+            chars,
+            questions,
+            truncated,
+        });
     }
     shared
 }

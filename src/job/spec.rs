@@ -118,7 +118,13 @@ pub struct Embedder {
 impl Embedder {
     /// The settings that change a vector. Where the model lies and how it is batched do not.
     pub fn parameters(&self) -> impl Serialize + '_ {
-        (self.pooling, self.normalize, &self.query_prefix, &self.document_prefix, self.max_tokens)
+        (
+            self.pooling,
+            self.normalize,
+            &self.query_prefix,
+            &self.document_prefix,
+            self.max_tokens,
+        )
     }
 }
 
@@ -270,7 +276,14 @@ impl Default for Expand {
 impl Expand {
     /// The settings that change a query. How many an index takes is decided later.
     pub fn generation(&self) -> impl Serialize + '_ {
-        (self.queries, self.temperature, self.top_p, self.max_tokens, self.passage_tokens, &self.examples)
+        (
+            self.queries,
+            self.temperature,
+            self.top_p,
+            self.max_tokens,
+            self.passage_tokens,
+            &self.examples,
+        )
     }
 }
 

@@ -58,7 +58,9 @@ impl Dataset {
     }
 
     pub fn part(self, generation: &Path, shard: usize) -> PathBuf {
-        generation.join(self.folder()).join(format!("part-{shard:05}.parquet"))
+        generation
+            .join(self.folder())
+            .join(format!("part-{shard:05}.parquet"))
     }
 
     /// The parts there are, in order of shard.
@@ -92,13 +94,20 @@ impl PartWriter {
         std::fs::create_dir_all(folder).map_err(StoreError::io(folder))?;
         let temporary = temporary_name(path);
         let file = File::create(&temporary).map_err(StoreError::io(&temporary))?;
-        let writer = ArrowWriter::try_new(file, schema, Some(properties())).map_err(StoreError::parquet(path))?;
-        Ok(Self { path: path.to_owned(), writer, rows: 0 })
+        let writer = ArrowWriter::try_new(file, schema, Some(properties()))
+            .map_err(StoreError::parquet(path))?;
+        Ok(Self {
+            path: path.to_owned(),
+            writer,
+            rows: 0,
+        })
     }
 
     pub fn write(&mut self, batch: &RecordBatch) -> Result<(), StoreError> {
         self.rows += batch.num_rows();
-        self.writer.write(batch).map_err(StoreError::parquet(&self.path))
+        self.writer
+            .write(batch)
+            .map_err(StoreError::parquet(&self.path))
     }
 
     /// Bytes written and buffered so far.
@@ -107,9 +116,14 @@ impl PartWriter {
     }
 
     pub fn finish(mut self) -> Result<usize, StoreError> {
-        self.writer.finish().map_err(StoreError::parquet(&self.path))?;
+        self.writer
+            .finish()
+            .map_err(StoreError::parquet(&self.path))?;
         let temporary = temporary_name(&self.path);
-        self.writer.inner().sync_all().map_err(StoreError::io(&temporary))?;
+        self.writer
+            .inner()
+            .sync_all()
+            .map_err(StoreError::io(&temporary))?;
         rename(&temporary, &self.path)?;
         Ok(self.rows)
     }
@@ -125,7 +139,10 @@ fn properties() -> WriterProperties {
         builder = builder
             .set_column_compression(ColumnPath::from(split(column)), Compression::UNCOMPRESSED)
             .set_column_dictionary_enabled(ColumnPath::from(split(column)), false)
-            .set_column_statistics_enabled(ColumnPath::from(split(column)), EnabledStatistics::None);
+            .set_column_statistics_enabled(
+                ColumnPath::from(split(column)),
+                EnabledStatistics::None,
+            );
     }
     builder.build()
 }
@@ -145,6 +162,7 @@ pub fn read_part(path: &Path) -> Result<ParquetRecordBatchReader, StoreError> {
 /// Rows of one part, from its footer.
 pub fn count_rows(path: &Path) -> Result<usize, StoreError> {
     let file = File::open(path).map_err(StoreError::io(path))?;
-    let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(StoreError::parquet(path))?;
+    let builder =
+        ParquetRecordBatchReaderBuilder::try_new(file).map_err(StoreError::parquet(path))?;
     Ok(builder.metadata().file_metadata().num_rows() as usize)
 }

@@ -17,8 +17,15 @@ pub struct Output {
     root: PathBuf,
 }
 
-/// The only writer of an output folder, and the generation it is building. The operating system releases the
-/// lock when the process ends, however it ends.
+/// The only writer of an output folder. The operating system releases the lock when the process ends, however it
+/// ends.
+#[derive(Debug)]
+pub struct Writer {
+    output: Output,
+    _lock: File,
+}
+
+/// The generation that a writer is building.
 #[derive(Debug)]
 pub struct Building {
     output: Output,
@@ -29,7 +36,9 @@ pub struct Building {
 
 impl Output {
     pub fn new(root: &Path) -> Self {
-        Self { root: root.to_owned() }
+        Self {
+            root: root.to_owned(),
+        }
     }
 
     /// The published generation's number and folder.
@@ -39,7 +48,10 @@ impl Output {
             Ok(text) => text,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
                 let message = "no published index here; run `intendex build` first".to_owned();
-                return Err(StoreError::Invalid { path: self.root.clone(), message });
+                return Err(StoreError::Invalid {
+                    path: self.root.clone(),
+                    message,
+                });
             }
             Err(e) => return Err(StoreError::io(&path)(e)),
         };
@@ -50,26 +62,20 @@ impl Output {
         Ok((number, self.root.join(GENERATIONS).join(text.trim())))
     }
 
-    /// Takes the lock and opens the generation being built: the interrupted one if it was for the same plan (and
-    /// `restart` is off), else an empty one.
-    pub fn build(self, job: &str, plan: &str, restart: bool) -> Result<Building, StoreError> {
+    /// Takes the lock for a job of this name, which owns the folder from now on.
+    pub fn lock(self, job: &str) -> Result<Writer, StoreError> {
         self.check_owner(job)?;
-        let folder = self.root.join(GENERATIONS).join(BUILDING);
+        let folder = self.root.join(GENERATIONS);
         fs::create_dir_all(&folder).map_err(StoreError::io(&folder))?;
-        let lock = self.lock()?;
+        let lock = self.take_lock()?;
         let owner = self.root.join("JOB");
-        replace(&owner, |file| writeln!(file, "{job}").map_err(StoreError::io(&owner)))?;
-        let journal_path = folder.join("journal.ndjson");
-        let resumed = if restart { None } else { Journal::resume(&journal_path, plan)? };
-        let journal = match resumed {
-            Some(journal) => journal,
-            None => {
-                fs::remove_dir_all(&folder).map_err(StoreError::io(&folder))?;
-                fs::create_dir_all(&folder).map_err(StoreError::io(&folder))?;
-                Journal::create(&journal_path, plan)?
-            }
-        };
-        Ok(Building { output: self, _lock: lock, plan: plan.to_owned(), journal })
+        replace(&owner, |file| {
+            writeln!(file, "{job}").map_err(StoreError::io(&owner))
+        })?;
+        Ok(Writer {
+            output: self,
+            _lock: lock,
+        })
     }
 
     /// Refuses a folder that holds something else, or the output of a job of another name.
@@ -97,14 +103,14 @@ impl Output {
         };
         for entry in entries {
             let name = entry.map_err(StoreError::io(&self.root))?.file_name();
-            if name != "LOCK" && name != GENERATIONS && name != "JOB.tmp" {
+            if !["LOCK", GENERATIONS, "JOB.tmp"].contains(&name.to_string_lossy().as_ref()) {
                 return Ok(false);
             }
         }
         Ok(true)
     }
 
-    fn lock(&self) -> Result<File, StoreError> {
+    fn take_lock(&self) -> Result<File, StoreError> {
         let path = self.root.join("LOCK");
         let mut file = File::options()
             .read(true)
@@ -119,7 +125,10 @@ impl Output {
             Err(TryLockError::WouldBlock) => {
                 let mut holder = String::new();
                 let _ = file.read_to_string(&mut holder);
-                return Err(StoreError::Locked { path: self.root.clone(), holder: holder.trim().into() });
+                return Err(StoreError::Locked {
+                    path: self.root.clone(),
+                    holder: holder.trim().into(),
+                });
             }
         }
         let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
@@ -142,6 +151,36 @@ impl Output {
     }
 }
 
+impl Writer {
+    /// Opens the generation being built: the interrupted one if it was for the same plan (and `restart` is off), else
+    /// an empty one.
+    pub fn open(self, plan: &str, restart: bool) -> Result<Building, StoreError> {
+        let folder = self.output.root.join(GENERATIONS).join(BUILDING);
+        let journal_path = folder.join("journal.ndjson");
+        let resumed = if restart {
+            None
+        } else {
+            Journal::resume(&journal_path, plan)?
+        };
+        let journal = match resumed {
+            Some(journal) => journal,
+            None => {
+                if folder.exists() {
+                    fs::remove_dir_all(&folder).map_err(StoreError::io(&folder))?;
+                }
+                fs::create_dir_all(&folder).map_err(StoreError::io(&folder))?;
+                Journal::create(&journal_path, plan)?
+            }
+        };
+        Ok(Building {
+            output: self.output,
+            _lock: self._lock,
+            plan: plan.to_owned(),
+            journal,
+        })
+    }
+}
+
 impl Building {
     /// Folder of the generation being built.
     pub fn folder(&self) -> PathBuf {
@@ -151,11 +190,18 @@ impl Building {
     /// A run killed between naming its generation and pointing `CURRENT` at it left nothing else to do.
     pub fn publish_finished(&self) -> Result<Option<u64>, StoreError> {
         let current = self.output.current().map_or(0, |(number, _)| number);
-        let Some(&last) = self.output.generations()?.last() else { return Ok(None) };
+        let Some(&last) = self.output.generations()?.last() else {
+            return Ok(None);
+        };
         if last <= current {
             return Ok(None);
         }
-        let manifest = self.output.root.join(GENERATIONS).join(last.to_string()).join("manifest.json");
+        let manifest = self
+            .output
+            .root
+            .join(GENERATIONS)
+            .join(last.to_string())
+            .join("manifest.json");
         match read_json::<Manifest>(&manifest) {
             Ok(manifest) if manifest.plan == self.plan => self.point_current_at(last).map(Some),
             _ => Ok(None),
@@ -168,13 +214,18 @@ impl Building {
         let number = self.output.generations()?.last().map_or(1, |last| last + 1);
         let journal = self.folder().join("journal.ndjson");
         fs::remove_file(&journal).map_err(StoreError::io(&journal))?;
-        rename(&self.folder(), &self.output.root.join(GENERATIONS).join(number.to_string()))?;
+        rename(
+            &self.folder(),
+            &self.output.root.join(GENERATIONS).join(number.to_string()),
+        )?;
         self.point_current_at(number)
     }
 
     fn point_current_at(&self, number: u64) -> Result<u64, StoreError> {
         let path = self.output.root.join("CURRENT");
-        replace(&path, |file| writeln!(file, "{number}").map_err(StoreError::io(&path)))?;
+        replace(&path, |file| {
+            writeln!(file, "{number}").map_err(StoreError::io(&path))
+        })?;
         Ok(number)
     }
 }
@@ -187,19 +238,29 @@ mod tests {
     fn a_second_writer_and_another_job_are_refused() {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path().join("out");
-        let first = Output::new(&root).build("docs", "p", false).unwrap();
-        let second = Output::new(&root).build("docs", "p", false).unwrap_err();
-        assert!(matches!(&second, StoreError::Locked { holder, .. } if holder.starts_with("pid ")), "{second}");
+        let first = Output::new(&root)
+            .lock("docs")
+            .unwrap()
+            .open("p", false)
+            .unwrap();
+        let second = Output::new(&root).lock("docs").unwrap_err();
+        assert!(
+            matches!(&second, StoreError::Locked { holder, .. } if holder.starts_with("pid ")),
+            "{second}"
+        );
         drop(first);
-        let other = Output::new(&root).build("news", "p", false).unwrap_err();
-        assert!(other.to_string().contains("belongs to the job `docs`"), "{other}");
+        let other = Output::new(&root).lock("news").unwrap_err();
+        assert!(
+            other.to_string().contains("belongs to the job `docs`"),
+            "{other}"
+        );
     }
 
     #[test]
     fn a_folder_of_other_files_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("thesis.tex"), "x").unwrap();
-        let error = Output::new(folder.path()).build("docs", "p", false).unwrap_err();
+        let error = Output::new(folder.path()).lock("docs").unwrap_err();
         assert!(error.to_string().contains("did not write"), "{error}");
     }
 
@@ -207,12 +268,19 @@ mod tests {
     fn nothing_is_published_until_publish_and_then_the_whole() {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path().join("out");
-        let building = Output::new(&root).build("docs", "p", false).unwrap();
+        let building = Output::new(&root)
+            .lock("docs")
+            .unwrap()
+            .open("p", false)
+            .unwrap();
         fs::write(building.folder().join("x"), "1").unwrap();
         assert!(Output::new(&root).current().is_err());
         assert_eq!(building.publish().unwrap(), 1);
         let (number, path) = Output::new(&root).current().unwrap();
-        assert_eq!((number, fs::read_to_string(path.join("x")).unwrap().as_str()), (1, "1"));
+        assert_eq!(
+            (number, fs::read_to_string(path.join("x")).unwrap().as_str()),
+            (1, "1")
+        );
         assert!(!path.join("journal.ndjson").exists());
     }
 }

@@ -73,11 +73,17 @@ pub struct Determinism {
 
 impl Determinism {
     pub fn yes() -> Self {
-        Self { reproducible: true, reason: None }
+        Self {
+            reproducible: true,
+            reason: None,
+        }
     }
 
     pub fn no(reason: &str) -> Self {
-        Self { reproducible: false, reason: Some(reason.into()) }
+        Self {
+            reproducible: false,
+            reason: Some(reason.into()),
+        }
     }
 }
 
@@ -111,13 +117,23 @@ pub struct Machine {
 
 impl DatasetSummary {
     /// Counts a dataset from its parts' footers; None if the job has none of it.
-    pub fn of(dataset: Dataset, generation: &Path, determinism: Determinism) -> Result<Option<Self>, StoreError> {
+    pub fn of(
+        dataset: Dataset,
+        generation: &Path,
+        determinism: Determinism,
+    ) -> Result<Option<Self>, StoreError> {
         let parts = dataset.parts(generation)?;
         if parts.is_empty() {
             return Ok(None);
         }
-        let rows = parts.iter().try_fold(0, |sum, p| dataset::count_rows(p).map(|n| sum + n as u64))?;
-        Ok(Some(Self { parts: parts.len(), rows, determinism }))
+        let rows = parts
+            .iter()
+            .try_fold(0, |sum, p| dataset::count_rows(p).map(|n| sum + n as u64))?;
+        Ok(Some(Self {
+            parts: parts.len(),
+            rows,
+            determinism,
+        }))
     }
 }
 
@@ -126,18 +142,32 @@ pub fn files(generation: &Path) -> Result<Vec<FileSummary>, StoreError> {
     let own = ["manifest.json", "run.json", "journal.ndjson"];
     let mut files = Vec::new();
     for entry in WalkDir::new(generation).sort_by_file_name() {
-        let entry = entry.map_err(|e| StoreError::Invalid { path: generation.into(), message: e.to_string() })?;
-        let relative = entry.path().strip_prefix(generation).unwrap_or(entry.path());
-        let name = relative.to_string_lossy().replace(std::path::MAIN_SEPARATOR, "/");
+        let entry = entry.map_err(|e| StoreError::Invalid {
+            path: generation.into(),
+            message: e.to_string(),
+        })?;
+        let relative = entry
+            .path()
+            .strip_prefix(generation)
+            .unwrap_or(entry.path());
+        let name = relative
+            .to_string_lossy()
+            .replace(std::path::MAIN_SEPARATOR, "/");
         if entry.file_type().is_file() && !own.contains(&name.as_str()) {
-            files.push(FileSummary { path: name, bytes: size(entry.path())?, blake3: hash_file(entry.path())? });
+            files.push(FileSummary {
+                path: name,
+                bytes: size(entry.path())?,
+                blake3: hash_file(entry.path())?,
+            });
         }
     }
     Ok(files)
 }
 
 fn size(path: &Path) -> Result<u64, StoreError> {
-    std::fs::metadata(path).map(|m| m.len()).map_err(StoreError::io(path))
+    std::fs::metadata(path)
+        .map(|m| m.len())
+        .map_err(StoreError::io(path))
 }
 
 pub fn hash_file(path: &Path) -> Result<String, StoreError> {
@@ -151,5 +181,9 @@ pub fn hash_file(path: &Path) -> Result<String, StoreError> {
 pub fn peak_memory_bytes() -> Option<u64> {
     let status = std::fs::read_to_string(PathBuf::from("/proc/self/status")).ok()?;
     let line = status.lines().find(|l| l.starts_with("VmHWM:"))?;
-    line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kib| kib * 1024)
+    line.split_whitespace()
+        .nth(1)?
+        .parse::<u64>()
+        .ok()
+        .map(|kib| kib * 1024)
 }

@@ -22,7 +22,7 @@ use std::{
 use serde::{Serialize, de::DeserializeOwned};
 
 pub use dataset::Dataset;
-pub use generation::{Building, Output};
+pub use generation::{Building, Output, Writer};
 pub use manifest::Manifest;
 
 #[derive(Debug, thiserror::Error)]
@@ -51,15 +51,22 @@ pub enum StoreError {
 
 fn remedy(error: &io::Error) -> &'static str {
     match error.kind() {
-        io::ErrorKind::StorageFull => "; free some space and run the same command: it continues where it stopped",
-        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => "; choose an output.path that can be written",
+        io::ErrorKind::StorageFull => {
+            "; free some space and run the same command: it continues where it stopped"
+        }
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+            "; choose an output.path that can be written"
+        }
         _ => "",
     }
 }
 
 impl StoreError {
     pub fn io(path: &Path) -> impl FnOnce(io::Error) -> StoreError + '_ {
-        move |source| StoreError::Io { path: path.to_owned(), source }
+        move |source| StoreError::Io {
+            path: path.to_owned(),
+            source,
+        }
     }
 
     /// A full disk inside a Parquet write arrives wrapped; unwrap it, so that its remedy is told.
@@ -67,10 +74,18 @@ impl StoreError {
         move |source| {
             let path = path.to_owned();
             match source {
-                parquet::errors::ParquetError::External(inner) => match inner.downcast::<io::Error>() {
-                    Ok(source) => StoreError::Io { path, source: *source },
-                    Err(inner) => StoreError::Parquet { path, source: parquet::errors::ParquetError::External(inner) },
-                },
+                parquet::errors::ParquetError::External(inner) => {
+                    match inner.downcast::<io::Error>() {
+                        Ok(source) => StoreError::Io {
+                            path,
+                            source: *source,
+                        },
+                        Err(inner) => StoreError::Parquet {
+                            path,
+                            source: parquet::errors::ParquetError::External(inner),
+                        },
+                    }
+                }
                 source => StoreError::Parquet { path, source },
             }
         }
@@ -78,7 +93,10 @@ impl StoreError {
 }
 
 /// Writes `path` as a whole: to a temporary name beside it, synced, then renamed.
-pub fn replace(path: &Path, write: impl FnOnce(&mut File) -> Result<(), StoreError>) -> Result<(), StoreError> {
+pub fn replace(
+    path: &Path,
+    write: impl FnOnce(&mut File) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
     let temporary = temporary_name(path);
     let mut file = File::create(&temporary).map_err(StoreError::io(&temporary))?;
     write(&mut file)?;
@@ -88,8 +106,10 @@ pub fn replace(path: &Path, write: impl FnOnce(&mut File) -> Result<(), StoreErr
 
 pub fn replace_json<T: Serialize>(path: &Path, value: &T) -> Result<(), StoreError> {
     replace(path, |file| {
-        let mut bytes = serde_json::to_vec_pretty(value)
-            .map_err(|e| StoreError::Invalid { path: path.to_owned(), message: e.to_string() })?;
+        let mut bytes = serde_json::to_vec_pretty(value).map_err(|e| StoreError::Invalid {
+            path: path.to_owned(),
+            message: e.to_string(),
+        })?;
         bytes.push(b'\n');
         file.write_all(&bytes).map_err(StoreError::io(path))
     })
@@ -97,15 +117,19 @@ pub fn replace_json<T: Serialize>(path: &Path, value: &T) -> Result<(), StoreErr
 
 pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, StoreError> {
     let bytes = std::fs::read(path).map_err(StoreError::io(path))?;
-    serde_json::from_slice(&bytes)
-        .map_err(|e| StoreError::Invalid { path: path.to_owned(), message: format!("not as Intendex writes it: {e}") })
+    serde_json::from_slice(&bytes).map_err(|e| StoreError::Invalid {
+        path: path.to_owned(),
+        message: format!("not as Intendex writes it: {e}"),
+    })
 }
 
 /// Renames within a folder and syncs the folder, so that the new name survives a power cut.
 pub fn rename(from: &Path, to: &Path) -> Result<(), StoreError> {
     std::fs::rename(from, to).map_err(StoreError::io(to))?;
     let folder = to.parent().unwrap_or(Path::new("."));
-    File::open(folder).and_then(|f| f.sync_all()).map_err(StoreError::io(folder))
+    File::open(folder)
+        .and_then(|f| f.sync_all())
+        .map_err(StoreError::io(folder))
 }
 
 fn temporary_name(path: &Path) -> PathBuf {

@@ -76,42 +76,78 @@ impl Journal {
     /// Starts a journal for the plan, in place of any other.
     pub fn create(path: &Path, plan: &str) -> Result<Self, StoreError> {
         let file = File::create(path).map_err(StoreError::io(path))?;
-        let mut journal = Self { path: path.to_owned(), file, lines: Vec::new() };
-        journal.append(&Header { plan: plan.to_owned() })?;
+        let mut journal = Self {
+            path: path.to_owned(),
+            file,
+            lines: Vec::new(),
+        };
+        journal.append(&Header {
+            plan: plan.to_owned(),
+        })?;
         Ok(journal)
     }
 
     /// Opens the journal of an interrupted run, if it was for the same plan. A last line that was cut short by a
     /// crash is dropped.
     pub fn resume(path: &Path, plan: &str) -> Result<Option<Self>, StoreError> {
-        let Ok(mut file) = File::open(path) else { return Ok(None) };
+        let Ok(mut file) = File::open(path) else {
+            return Ok(None);
+        };
         let mut text = String::new();
         if file.read_to_string(&mut text).is_err() {
             return Ok(None);
         }
         let whole = text.rfind('\n').map_or(0, |end| end + 1);
         let mut lines = text[..whole].lines();
-        let header = lines.next().and_then(|l| serde_json::from_str::<Header>(l).ok());
+        let header = lines
+            .next()
+            .and_then(|l| serde_json::from_str::<Header>(l).ok());
         if header.is_none_or(|h| h.plan != plan) {
             return Ok(None);
         }
-        let Ok(lines) = lines.map(serde_json::from_str).collect::<Result<Vec<Line>, _>>() else { return Ok(None) };
-        let file = OpenOptions::new().append(true).open(path).map_err(StoreError::io(path))?;
+        let Ok(lines) = lines
+            .map(serde_json::from_str)
+            .collect::<Result<Vec<Line>, _>>()
+        else {
+            return Ok(None);
+        };
+        let file = OpenOptions::new()
+            .append(true)
+            .open(path)
+            .map_err(StoreError::io(path))?;
         file.set_len(whole as u64).map_err(StoreError::io(path))?;
-        Ok(Some(Self { path: path.to_owned(), file, lines }))
+        Ok(Some(Self {
+            path: path.to_owned(),
+            file,
+            lines,
+        }))
     }
 
     pub fn is_done(&self, stage: &str, shard: Option<usize>) -> bool {
-        self.lines.iter().any(|l| l.stage == stage && l.shard == shard)
+        self.lines
+            .iter()
+            .any(|l| l.stage == stage && l.shard == shard)
     }
 
     /// Shards of a stage that are done.
     pub fn shards(&self, stage: &str) -> usize {
-        self.lines.iter().filter(|l| l.stage == stage && l.shard.is_some()).count()
+        self.lines
+            .iter()
+            .filter(|l| l.stage == stage && l.shard.is_some())
+            .count()
     }
 
-    pub fn record(&mut self, stage: &str, shard: Option<usize>, tally: Tally) -> Result<(), StoreError> {
-        let line = Line { stage: stage.to_owned(), shard, tally };
+    pub fn record(
+        &mut self,
+        stage: &str,
+        shard: Option<usize>,
+        tally: Tally,
+    ) -> Result<(), StoreError> {
+        let line = Line {
+            stage: stage.to_owned(),
+            shard,
+            tally,
+        };
         self.append(&line)?;
         self.lines.push(line);
         Ok(())
@@ -120,15 +156,24 @@ impl Journal {
     /// The sum of a stage's records.
     pub fn total(&self, stage: &str) -> Tally {
         let mut total = Tally::default();
-        self.lines.iter().filter(|l| l.stage == stage).for_each(|l| total.add(&l.tally));
+        self.lines
+            .iter()
+            .filter(|l| l.stage == stage)
+            .for_each(|l| total.add(&l.tally));
         total
     }
 
     fn append<T: Serialize>(&mut self, value: &T) -> Result<(), StoreError> {
-        let invalid = |e: serde_json::Error| StoreError::Invalid { path: self.path.clone(), message: e.to_string() };
+        let invalid = |e: serde_json::Error| StoreError::Invalid {
+            path: self.path.clone(),
+            message: e.to_string(),
+        };
         let mut line = serde_json::to_vec(value).map_err(invalid)?;
         line.push(b'\n');
-        self.file.write_all(&line).and_then(|()| self.file.sync_data()).map_err(StoreError::io(&self.path))
+        self.file
+            .write_all(&line)
+            .and_then(|()| self.file.sync_data())
+            .map_err(StoreError::io(&self.path))
     }
 }
 
@@ -141,16 +186,42 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("journal.ndjson");
         let mut journal = Journal::create(&path, "a").unwrap();
-        journal.record("chunks", Some(0), Tally { rows: 7, ..Tally::default() }).unwrap();
+        journal
+            .record(
+                "chunks",
+                Some(0),
+                Tally {
+                    rows: 7,
+                    ..Tally::default()
+                },
+            )
+            .unwrap();
         drop(journal);
-        OpenOptions::new().append(true).open(&path).unwrap().write_all(b"{\"stage\":\"chu").unwrap();
+        OpenOptions::new()
+            .append(true)
+            .open(&path)
+            .unwrap()
+            .write_all(b"{\"stage\":\"chu")
+            .unwrap();
 
         assert!(Journal::resume(&path, "b").unwrap().is_none());
         let mut journal = Journal::resume(&path, "a").unwrap().unwrap();
         assert!(journal.is_done("chunks", Some(0)) && !journal.is_done("chunks", Some(1)));
-        journal.record("chunks", Some(1), Tally { rows: 5, ..Tally::default() }).unwrap();
+        journal
+            .record(
+                "chunks",
+                Some(1),
+                Tally {
+                    rows: 5,
+                    ..Tally::default()
+                },
+            )
+            .unwrap();
         drop(journal);
         let journal = Journal::resume(&path, "a").unwrap().unwrap();
-        assert_eq!((journal.shards("chunks"), journal.total("chunks").rows), (2, 12));
+        assert_eq!(
+            (journal.shards("chunks"), journal.total("chunks").rows),
+            (2, 12)
+        );
     }
 }

@@ -47,12 +47,20 @@ fn list(item: DataType) -> DataType {
 
 /// A half-open range of code points into the document's text.
 pub fn span_fields() -> Fields {
-    vec![required("start", DataType::UInt64), required("end", DataType::UInt64)].into()
+    vec![
+        required("start", DataType::UInt64),
+        required("end", DataType::UInt64),
+    ]
+    .into()
 }
 
 /// An intent that a chunk serves.
 pub fn served_fields() -> Fields {
-    vec![required("text", DataType::Utf8), required("relevance", DataType::Float32)].into()
+    vec![
+        required("text", DataType::Utf8),
+        required("relevance", DataType::Float32),
+    ]
+    .into()
 }
 
 /// log P(query | chunk) and log P(query | empty passage), per token, and their difference.
@@ -116,7 +124,11 @@ fn queries() -> Vec<FieldRef> {
 }
 
 fn vectors(id: &str, (element, dim): (VectorType, usize)) -> Vec<FieldRef> {
-    vec![required(id, DataType::Utf8), required("vector", vector_type(element, dim)), key()]
+    vec![
+        required(id, DataType::Utf8),
+        required("vector", vector_type(element, dim)),
+        key(),
+    ]
 }
 
 pub fn vector_type(element: VectorType, dim: usize) -> DataType {
@@ -145,7 +157,9 @@ pub fn describe(dataset: Dataset) -> Value {
         .iter()
         .map(|f| {
             let spelled = match f.data_type() {
-                DataType::FixedSizeList(..) => "fixed_size_list<item: element not null>[dim]".to_owned(),
+                DataType::FixedSizeList(..) => {
+                    "fixed_size_list<item: element not null>[dim]".to_owned()
+                }
                 other => spell(other),
             };
             json!({ "name": f.name(), "type": spelled, "nullable": f.is_nullable() })
@@ -165,7 +179,14 @@ fn spell(data_type: &DataType) -> String {
         DataType::FixedSizeBinary(n) => format!("fixed_size_binary[{n}]"),
         DataType::List(item) => format!("list<{}>", spell_field(item)),
         DataType::Struct(fields) => {
-            format!("struct<{}>", fields.iter().map(|f| spell_field(f)).collect::<Vec<_>>().join(", "))
+            format!(
+                "struct<{}>",
+                fields
+                    .iter()
+                    .map(|f| spell_field(f))
+                    .collect::<Vec<_>>()
+                    .join(", ")
+            )
         }
         other => other.to_string(),
     }

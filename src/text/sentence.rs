@@ -10,7 +10,7 @@ use super::window::window_end;
 /// Bytes sentencex sees at once. It looks back to the last white space at every full stop, and at every quotation mark
 /// and bracket of the paragraph at every one of them: in a script without spaces, or in one line of a whole book,
 /// that is quadratic in what it is given.
-const WINDOW: usize = 4096;
+const WINDOW: usize = 2048;
 
 /// A sentence, a line of code, the row of a table (the first with the line below it), or a heading. Neither empty nor
 /// with white space at its ends.

@@ -34,16 +34,34 @@ pub fn row<'a>(id: &'a str, title: &'a str, text: &'a str) -> Row<'a> {
 
 pub fn documents() -> Vec<Row<'static>> {
     vec![
-        row("tides", "Tides", "Tides are caused by the Moon. The Sun helps a little. Spring tides come at full moon.\n\nNeap tides are weak. They come at half moon."),
-        row("bread", "Bread", "# Dough\n\nFlour and water make dough. Salt slows the yeast.\n\n# Baking\n\nBake the loaf for forty minutes. The crust turns brown."),
-        row("unicode", "Ünïcode", "Der Fluß heißt Spree. 東京は日本の首都です。人口は多い。 Émile naquit à Paris 🎉. C’était en 1840."),
-        row("code", "Code", "Run the tests first.\n\n```sh\ncargo test\ncargo build\n```\n\n- one item\n- another item\n\n| a | b |\n|---|---|\n| 1 | 2 |\n"),
+        row(
+            "tides",
+            "Tides",
+            "Tides are caused by the Moon. The Sun helps a little. Spring tides come at full moon.\n\nNeap tides are weak. They come at half moon.",
+        ),
+        row(
+            "bread",
+            "Bread",
+            "# Dough\n\nFlour and water make dough. Salt slows the yeast.\n\n# Baking\n\nBake the loaf for forty minutes. The crust turns brown.",
+        ),
+        row(
+            "unicode",
+            "Ünïcode",
+            "Der Fluß heißt Spree. 東京は日本の首都です。人口は多い。 Émile naquit à Paris 🎉. C’était en 1840.",
+        ),
+        row(
+            "code",
+            "Code",
+            "Run the tests first.\n\n```sh\ncargo test\ncargo build\n```\n\n- one item\n- another item\n\n| a | b |\n|---|---|\n| 1 | 2 |\n",
+        ),
     ]
 }
 
 impl Place {
     pub fn new(rows: &[Row]) -> Self {
-        let place = Self { folder: tempfile::tempdir().unwrap() };
+        let place = Self {
+            folder: tempfile::tempdir().unwrap(),
+        };
         write_corpus(&place.path("corpus.parquet"), rows);
         tiny::embedder(&place.path("bert"), "bert.");
         tiny::generator(&place.path("qwen2.gguf"), GgmlDType::F32);
@@ -92,7 +110,9 @@ impl Place {
     }
 
     pub fn current(&self) -> Option<String> {
-        fs::read_to_string(self.path("out/CURRENT")).ok().map(|s| s.trim().to_owned())
+        fs::read_to_string(self.path("out/CURRENT"))
+            .ok()
+            .map(|s| s.trim().to_owned())
     }
 }
 
@@ -115,12 +135,16 @@ pub fn write_corpus(path: &Path, rows: &[Row]) {
 
 /// All rows of a dataset, its parts in order.
 pub fn read(generation: &Path, dataset: &str) -> RecordBatch {
-    let mut parts: Vec<_> = fs::read_dir(generation.join(dataset)).unwrap().map(|e| e.unwrap().path()).collect();
+    let mut parts: Vec<_> = fs::read_dir(generation.join(dataset))
+        .unwrap()
+        .map(|e| e.unwrap().path())
+        .collect();
     parts.retain(|p| p.extension().is_some_and(|e| e == "parquet"));
     parts.sort();
     let mut batches = Vec::new();
     for part in parts {
-        let reader = ParquetRecordBatchReaderBuilder::try_new(fs::File::open(part).unwrap()).unwrap();
+        let reader =
+            ParquetRecordBatchReaderBuilder::try_new(fs::File::open(part).unwrap()).unwrap();
         batches.extend(reader.build().unwrap().map(Result::unwrap));
     }
     arrow::compute::concat_batches(&batches[0].schema(), &batches).unwrap()
@@ -128,8 +152,14 @@ pub fn read(generation: &Path, dataset: &str) -> RecordBatch {
 
 pub fn texts(batch: &RecordBatch, column: &str) -> Vec<String> {
     use arrow::array::AsArray;
-    let column = batch.column_by_name(column).unwrap_or_else(|| panic!("no column {column}"));
-    column.as_string::<i32>().iter().map(|t| t.unwrap_or("").to_owned()).collect()
+    let column = batch
+        .column_by_name(column)
+        .unwrap_or_else(|| panic!("no column {column}"));
+    column
+        .as_string::<i32>()
+        .iter()
+        .map(|t| t.unwrap_or("").to_owned())
+        .collect()
 }
 
 /// Every Parquet file below a folder, by its path, with its bytes.
@@ -139,6 +169,11 @@ pub fn parquet_files(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
         .into_iter()
         .map(Result::unwrap)
         .filter(|e| e.path().extension().is_some_and(|e| e == "parquet"))
-        .map(|e| (e.path().strip_prefix(folder).unwrap().to_owned(), fs::read(e.path()).unwrap()))
+        .map(|e| {
+            (
+                e.path().strip_prefix(folder).unwrap().to_owned(),
+                fs::read(e.path()).unwrap(),
+            )
+        })
         .collect()
 }

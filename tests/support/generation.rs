@@ -148,7 +148,9 @@ pub fn write(generation: &Path, embedder: &WordEmbedder) {
     );
     let [query_ids, chunk_ids, texts] = rows;
     // As a build scores them: the last query of each chunk is below the threshold of 0.5.
-    let gains = taken.iter().map(|taken| if *taken { 0.75f32 } else { 0.25 });
+    let gains = taken
+        .iter()
+        .map(|taken| if *taken { 0.75f32 } else { 0.25 });
     let gain: ArrayRef = Arc::new(Float32Array::from_iter_values(gains));
     let scores: ArrayRef = Arc::new(StructArray::try_from(vec![("gain", gain)]).unwrap());
     let columns = vec![

@@ -1,16 +1,14 @@
 use std::sync::Arc;
 
 use arrow::{
-    array::{
-        ArrayRef, AsArray, Float32Array, ListArray, StringArray, StructArray, UInt32Array, UInt64Array,
-    },
+    array::{ArrayRef, AsArray, Float32Array, ListArray, StructArray, UInt32Array, UInt64Array},
     buffer::OffsetBuffer,
     datatypes::{DataType, Field, Fields},
     error::ArrowError,
 };
 use rayon::prelude::*;
 
-use super::{MapStage, list_of_texts, outcome, outcome::Outcome, text_at, texts_at};
+use super::{MapStage, list_of_texts, outcome, outcome::Outcome, strings, text_at, texts_at};
 use crate::{
     chunk::{Chunk, Chunked},
     engine::{
@@ -31,7 +29,12 @@ pub struct Chunks {
 }
 
 impl Chunks {
-    pub fn new(job: &Job, fingerprints: &Fingerprints, models: &Models, progress: Arc<dyn Progress>) -> Self {
+    pub fn new(
+        job: &Job,
+        fingerprints: &Fingerprints,
+        models: &Models,
+        progress: Arc<dyn Progress>,
+    ) -> Self {
         Self {
             settings: job.chunk.clone(),
             fingerprint: fingerprints.chunks.clone(),
@@ -48,20 +51,39 @@ impl Chunks {
             Field::new("headings", required_list(DataType::Utf8), false),
             Field::new("sentences", DataType::UInt32, false),
             Field::new("tokens", DataType::UInt32, false),
-            Field::new("intents", required_list(DataType::Struct(served_fields())), false),
+            Field::new(
+                "intents",
+                required_list(DataType::Struct(served_fields())),
+                false,
+            ),
             Field::new("language", DataType::Utf8, false),
         ]
         .into()
     }
 
     /// Cuts one document. The title is embedded with every chunk, so the cap leaves room for it.
-    fn cut(&self, title: Option<&str>, text: &str, intents: &[String], embedder: &dyn Embed) -> Result<Chunked, String> {
-        let prefix = title.map(|t| title_prefix(t, embedder)).transpose().map_err(|e| e.to_string())?;
+    fn cut(
+        &self,
+        title: Option<&str>,
+        text: &str,
+        intents: &[String],
+        embedder: &dyn Embed,
+    ) -> Result<Chunked, String> {
+        let prefix = title
+            .map(|t| title_prefix(t, embedder))
+            .transpose()
+            .map_err(|e| e.to_string())?;
         let prefix_tokens = match &prefix {
-            Some(prefix) => embedder.token_offsets(prefix).map_err(|e| e.to_string())?.len(),
+            Some(prefix) => embedder
+                .token_offsets(prefix)
+                .map_err(|e| e.to_string())?
+                .len(),
             None => 0,
         };
-        let room = embedder.max_text_tokens().saturating_sub(prefix_tokens).max(1);
+        let room = embedder
+            .max_text_tokens()
+            .saturating_sub(prefix_tokens)
+            .max(1);
         let mut settings = self.settings.clone();
         settings.max_tokens = Some(settings.max_tokens.map_or(room, |cap| cap.min(room)));
         crate::chunk::chunk(text, intents, &settings, embedder).map_err(|e| e.to_string())
@@ -86,23 +108,47 @@ impl MapStage for Chunks {
     }
 
     fn run(&self, arguments: &[ArrayRef]) -> Result<ArrayRef, ArrowError> {
-        let [titles, texts] = [arguments[0].as_string::<i32>(), arguments[1].as_string::<i32>()];
+        let [titles, texts] = [
+            arguments[0].as_string::<i32>(),
+            arguments[1].as_string::<i32>(),
+        ];
         let intents = &arguments[2];
-        let embedder = self.models.embedder().map_err(|e| ArrowError::ExternalError(Box::new(e)))?;
+        let embedder = self
+            .models
+            .embedder()
+            .map_err(|e| ArrowError::ExternalError(Box::new(e)))?;
         let (outcomes, rows): (Vec<Outcome>, Vec<Chunked>) = (0..arguments[1].len())
             .into_par_iter()
             .map(|i| {
                 let (title, text) = (text_at(titles, i), text_at(texts, i).unwrap_or_default());
                 let intents = texts_at(intents, i);
-                let key = fingerprint::key(&self.fingerprint, &[title, Some(text), Some(&intents.join("\n"))]);
+                let key = fingerprint::key(
+                    &self.fingerprint,
+                    &[title, Some(text), Some(&intents.join("\n"))],
+                );
                 let cut = self.cut(title, text, &intents, &*embedder);
                 self.progress.advance(1);
                 match cut {
                     Ok(chunked) => {
                         let tokens = chunked.chunks.iter().map(|c| c.tokens).sum();
-                        (Outcome { key, tokens, truncated: chunked.cut_sentences, ..Outcome::default() }, chunked)
+                        (
+                            Outcome {
+                                key,
+                                tokens,
+                                truncated: chunked.cut_sentences,
+                                ..Outcome::default()
+                            },
+                            chunked,
+                        )
                     }
-                    Err(error) => (Outcome { key, error: Some(error), ..Outcome::default() }, Chunked::default()),
+                    Err(error) => (
+                        Outcome {
+                            key,
+                            error: Some(error),
+                            ..Outcome::default()
+                        },
+                        Chunked::default(),
+                    ),
                 }
             })
             .unzip();
@@ -116,35 +162,51 @@ fn required_list(item: DataType) -> DataType {
 
 fn list(rows: &[Chunked]) -> Result<ArrayRef, ArrowError> {
     let flat = || rows.iter().flat_map(|r| &r.chunks);
-    let languages = rows.iter().flat_map(|r| r.chunks.iter().map(|_| r.language.as_str()));
-    let wide = |get: fn(&Chunk) -> usize| Arc::new(UInt64Array::from_iter_values(flat().map(|c| get(c) as u64)));
-    let narrow = |get: fn(&Chunk) -> usize| Arc::new(UInt32Array::from_iter_values(flat().map(|c| get(c) as u32)));
-    let headings = StringArray::from_iter_values(flat().flat_map(|c| &c.headings));
+    let languages = rows
+        .iter()
+        .flat_map(|r| r.chunks.iter().map(|_| r.language.as_str()));
+    let wide = |get: fn(&Chunk) -> usize| {
+        Arc::new(UInt64Array::from_iter_values(flat().map(|c| get(c) as u64)))
+    };
+    let narrow = |get: fn(&Chunk) -> usize| {
+        Arc::new(UInt32Array::from_iter_values(flat().map(|c| get(c) as u32)))
+    };
+    let headings = strings(flat().flat_map(|c| &c.headings).map(String::as_str));
     let served = || flat().flat_map(|c| &c.intents);
     let intents = StructArray::try_new(
         served_fields(),
         vec![
-            Arc::new(StringArray::from_iter_values(served().map(|s| s.text.as_str()))),
-            Arc::new(Float32Array::from_iter_values(served().map(|s| s.relevance))),
+            Arc::new(strings(served().map(|s| s.text.as_str()))),
+            Arc::new(Float32Array::from_iter_values(
+                served().map(|s| s.relevance),
+            )),
         ],
         None,
     )?;
     let columns: Vec<ArrayRef> = vec![
         wide(|c| c.start),
         wide(|c| c.end),
-        Arc::new(StringArray::from_iter_values(flat().map(|c| c.text.as_str()))),
+        Arc::new(strings(flat().map(|c| c.text.as_str()))),
         inner_list(flat().map(|c| c.headings.len()), Arc::new(headings))?,
         narrow(|c| c.sentences),
         narrow(|c| c.tokens),
         inner_list(flat().map(|c| c.intents.len()), Arc::new(intents))?,
-        Arc::new(StringArray::from_iter_values(languages)),
+        Arc::new(strings(languages)),
     ];
     let values = StructArray::try_new(Chunks::row_fields(), columns, None)?;
     let lengths: Vec<usize> = rows.iter().map(|r| r.chunks.len()).collect();
     outcome::lists(&lengths, values)
 }
 
-fn inner_list(lengths: impl Iterator<Item = usize>, values: ArrayRef) -> Result<ArrayRef, ArrowError> {
+fn inner_list(
+    lengths: impl Iterator<Item = usize>,
+    values: ArrayRef,
+) -> Result<ArrayRef, ArrowError> {
     let item = Arc::new(Field::new("item", values.data_type().clone(), false));
-    Ok(Arc::new(ListArray::try_new(item, OffsetBuffer::from_lengths(lengths), values, None)?))
+    Ok(Arc::new(ListArray::try_new(
+        item,
+        OffsetBuffer::from_lengths(lengths),
+        values,
+        None,
+    )?))
 }

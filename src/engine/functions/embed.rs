@@ -37,19 +37,34 @@ pub struct EmbedDocument(Embedding);
 pub struct EmbedQuery(Embedding);
 
 impl EmbedDocument {
-    pub fn new(job: &Job, fingerprints: &Fingerprints, models: &Models, progress: Arc<dyn Progress>) -> Self {
+    pub fn new(
+        job: &Job,
+        fingerprints: &Fingerprints,
+        models: &Models,
+        progress: Arc<dyn Progress>,
+    ) -> Self {
         Self(Embedding::new(job, fingerprints, models, progress))
     }
 }
 
 impl EmbedQuery {
-    pub fn new(job: &Job, fingerprints: &Fingerprints, models: &Models, progress: Arc<dyn Progress>) -> Self {
+    pub fn new(
+        job: &Job,
+        fingerprints: &Fingerprints,
+        models: &Models,
+        progress: Arc<dyn Progress>,
+    ) -> Self {
         Self(Embedding::new(job, fingerprints, models, progress))
     }
 }
 
 impl Embedding {
-    fn new(job: &Job, fingerprints: &Fingerprints, models: &Models, progress: Arc<dyn Progress>) -> Self {
+    fn new(
+        job: &Job,
+        fingerprints: &Fingerprints,
+        models: &Models,
+        progress: Arc<dyn Progress>,
+    ) -> Self {
         Self {
             element: job.output.vectors,
             dim: models.dim(),
@@ -64,7 +79,10 @@ impl Embedding {
     }
 
     fn run(&self, texts: &[String], kind: TextKind) -> Result<ArrayRef, ArrowError> {
-        let embedder = self.models.embedder().map_err(|e| ArrowError::ExternalError(Box::new(e)))?;
+        let embedder = self
+            .models
+            .embedder()
+            .map_err(|e| ArrowError::ExternalError(Box::new(e)))?;
         let side = match kind {
             TextKind::Document => "document",
             TextKind::Query => "query",
@@ -72,8 +90,13 @@ impl Embedding {
         let mut values = Vec::with_capacity(texts.len() * self.dim);
         let mut outcomes = Vec::with_capacity(texts.len());
         for group in texts.chunks(TEXTS_AT_ONCE) {
-            let keys = group.iter().map(|t| fingerprint::key(&self.fingerprint, &[Some(side), Some(t)]));
-            outcomes.extend(keys.map(|key| Outcome { key, ..Outcome::default() }));
+            let keys = group
+                .iter()
+                .map(|t| fingerprint::key(&self.fingerprint, &[Some(side), Some(t)]));
+            outcomes.extend(keys.map(|key| Outcome {
+                key,
+                ..Outcome::default()
+            }));
             let outcomes = &mut outcomes[values.len() / self.dim..];
             embed_group(group, kind, &*embedder, self.dim, outcomes, &mut values);
             self.progress.advance(group.len() as u64);
@@ -82,12 +105,18 @@ impl Embedding {
     }
 
     fn vectors(&self, values: Vec<f32>) -> Result<ArrayRef, ArrowError> {
-        let DataType::FixedSizeList(item, size) = vector_type(self.element, self.dim) else { unreachable!() };
+        let DataType::FixedSizeList(item, size) = vector_type(self.element, self.dim) else {
+            unreachable!()
+        };
         let values: ArrayRef = match self.element {
             VectorType::F32 => Arc::new(Float32Array::from(values)),
-            VectorType::F16 => Arc::new(Float16Array::from_iter_values(values.into_iter().map(f16::from_f32))),
+            VectorType::F16 => Arc::new(Float16Array::from_iter_values(
+                values.into_iter().map(f16::from_f32),
+            )),
         };
-        Ok(Arc::new(FixedSizeListArray::try_new(item, size, values, None)?))
+        Ok(Arc::new(FixedSizeListArray::try_new(
+            item, size, values, None,
+        )?))
     }
 }
 
@@ -111,7 +140,14 @@ fn embed_group(
         }
         Err(_) if texts.len() > 1 => {
             for (i, text) in texts.iter().enumerate() {
-                embed_group(&[(*text).to_owned()], kind, embedder, dim, &mut outcomes[i..=i], values);
+                embed_group(
+                    &[(*text).to_owned()],
+                    kind,
+                    embedder,
+                    dim,
+                    &mut outcomes[i..=i],
+                    values,
+                );
             }
         }
         Err(error) => {
@@ -139,10 +175,23 @@ impl MapStage for EmbedDocument {
     }
 
     fn run(&self, arguments: &[ArrayRef]) -> Result<ArrayRef, ArrowError> {
-        let [titles, texts] = [arguments[0].as_string::<i32>(), arguments[1].as_string::<i32>()];
-        let embedder = self.0.models.embedder().map_err(|e| ArrowError::ExternalError(Box::new(e)))?;
+        let [titles, texts] = [
+            arguments[0].as_string::<i32>(),
+            arguments[1].as_string::<i32>(),
+        ];
+        let embedder = self
+            .0
+            .models
+            .embedder()
+            .map_err(|e| ArrowError::ExternalError(Box::new(e)))?;
         let whole = (0..texts.len())
-            .map(|i| with_title(text_at(titles, i), text_at(texts, i).unwrap_or_default(), &*embedder))
+            .map(|i| {
+                with_title(
+                    text_at(titles, i),
+                    text_at(texts, i).unwrap_or_default(),
+                    &*embedder,
+                )
+            })
             .collect::<Result<Vec<_>, _>>()
             .map_err(|e| ArrowError::ExternalError(Box::new(e)))?;
         self.0.run(&whole, TextKind::Document)
@@ -168,7 +217,10 @@ impl MapStage for EmbedQuery {
 
     fn run(&self, arguments: &[ArrayRef]) -> Result<ArrayRef, ArrowError> {
         let texts = arguments[0].as_string::<i32>();
-        let texts: Vec<String> = texts.iter().map(|t| t.unwrap_or_default().to_owned()).collect();
+        let texts: Vec<String> = texts
+            .iter()
+            .map(|t| t.unwrap_or_default().to_owned())
+            .collect();
         self.0.run(&texts, TextKind::Query)
     }
 }

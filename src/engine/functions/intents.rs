@@ -1,12 +1,12 @@
 use std::sync::Arc;
 
 use arrow::{
-    array::{Array, ArrayRef, AsArray, StringArray, StructArray, UInt64Array},
+    array::{Array, ArrayRef, AsArray, StructArray, UInt64Array},
     datatypes::{DataType, Field, Fields},
     error::ArrowError,
 };
 
-use super::{MapStage, list_of_texts, outcome, outcome::Outcome, text_at, texts_at};
+use super::{MapStage, list_of_texts, outcome, outcome::Outcome, strings, text_at, texts_at};
 use crate::{
     engine::{
         fingerprint::{self, Fingerprints},
@@ -27,7 +27,12 @@ pub struct Intents {
 }
 
 impl Intents {
-    pub fn new(job: &Job, fingerprints: &Fingerprints, models: &Models, progress: Arc<dyn Progress>) -> Self {
+    pub fn new(
+        job: &Job,
+        fingerprints: &Fingerprints,
+        models: &Models,
+        progress: Arc<dyn Progress>,
+    ) -> Self {
         Self {
             settings: job.intents.clone(),
             fingerprint: fingerprints.intents.clone(),
@@ -49,7 +54,10 @@ impl Intents {
         if wanted.is_empty() {
             return Vec::new();
         }
-        let models = self.models.generator().and_then(|g| Ok((g, self.models.embedder()?)));
+        let models = self
+            .models
+            .generator()
+            .and_then(|g| Ok((g, self.models.embedder()?)));
         match models {
             Ok((generator, embedder)) => {
                 let done = || self.progress.advance(1);
@@ -57,7 +65,12 @@ impl Intents {
             }
             Err(error) => {
                 let message = error.to_string();
-                let fail = |_| Err(ModelError::Model { model: "generator".into(), message: message.clone() });
+                let fail = |_| {
+                    Err(ModelError::Model {
+                        model: "generator".into(),
+                        message: message.clone(),
+                    })
+                };
                 (0..wanted.len()).map(fail).collect()
             }
         }
@@ -82,7 +95,10 @@ impl MapStage for Intents {
     }
 
     fn run(&self, arguments: &[ArrayRef]) -> Result<ArrayRef, ArrowError> {
-        let [titles, texts] = [arguments[0].as_string::<i32>(), arguments[1].as_string::<i32>()];
+        let [titles, texts] = [
+            arguments[0].as_string::<i32>(),
+            arguments[1].as_string::<i32>(),
+        ];
         let given = &arguments[2];
         let mut outcomes = Vec::with_capacity(texts.len());
         let mut wanted = Vec::new();
@@ -90,22 +106,39 @@ impl MapStage for Intents {
         for i in 0..texts.len() {
             let (title, text) = (text_at(titles, i), text_at(texts, i).unwrap_or_default());
             let row_given = texts_at(given, i).join("\n");
-            let key = fingerprint::key(&self.fingerprint, &[title, Some(text), given.is_valid(i).then_some(&row_given)]);
+            let key = fingerprint::key(
+                &self.fingerprint,
+                &[title, Some(text), given.is_valid(i).then_some(&row_given)],
+            );
             let long = text.chars().nth(self.settings.max_document_chars).is_some();
             let skipped = given.is_null(i) && (!generate || long);
             if given.is_null(i) && !skipped {
-                wanted.push(Document { title, text, seed: fingerprint::seed(&key) });
+                wanted.push(Document {
+                    title,
+                    text,
+                    seed: fingerprint::seed(&key),
+                });
             } else {
                 self.progress.advance(1);
             }
-            outcomes.push(Outcome { key, skipped, ..Outcome::default() });
+            outcomes.push(Outcome {
+                key,
+                skipped,
+                ..Outcome::default()
+            });
         }
         let mut predicted = self.predict(&wanted).into_iter();
         let mut rows: Vec<Vec<Intent>> = Vec::with_capacity(texts.len());
         for (i, outcome) in outcomes.iter_mut().enumerate() {
             rows.push(if given.is_valid(i) {
                 let whole = 0..texts.value(i).chars().count();
-                texts_at(given, i).into_iter().map(|text| Intent { text, section: whole.clone() }).collect()
+                texts_at(given, i)
+                    .into_iter()
+                    .map(|text| Intent {
+                        text,
+                        section: whole.clone(),
+                    })
+                    .collect()
             } else if outcome.skipped {
                 Vec::new()
             } else {
@@ -132,13 +165,21 @@ fn list(rows: &[Vec<Intent>]) -> Result<ArrayRef, ArrowError> {
     let section = StructArray::try_new(
         span_fields(),
         vec![
-            Arc::new(UInt64Array::from_iter_values(flat().map(|i| i.section.start as u64))),
-            Arc::new(UInt64Array::from_iter_values(flat().map(|i| i.section.end as u64))),
+            Arc::new(UInt64Array::from_iter_values(
+                flat().map(|i| i.section.start as u64),
+            )),
+            Arc::new(UInt64Array::from_iter_values(
+                flat().map(|i| i.section.end as u64),
+            )),
         ],
         None,
     )?;
-    let text = StringArray::from_iter_values(flat().map(|i| i.text.as_str()));
-    let values = StructArray::try_new(Intents::row_fields(), vec![Arc::new(text), Arc::new(section)], None)?;
+    let text = strings(flat().map(|i| i.text.as_str()));
+    let values = StructArray::try_new(
+        Intents::row_fields(),
+        vec![Arc::new(text), Arc::new(section)],
+        None,
+    )?;
     let lengths: Vec<usize> = rows.iter().map(Vec::len).collect();
     outcome::lists(&lengths, values)
 }

@@ -25,7 +25,9 @@ use arrow::{
 };
 use datafusion::{
     common::{DataFusionError, Result},
-    logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility},
+    logical_expr::{
+        ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
+    },
     prelude::SessionContext,
 };
 
@@ -46,15 +48,46 @@ pub trait MapStage: Send + Sync {
 }
 
 /// Registers every stage whose models the job has.
-pub fn register(ctx: &SessionContext, job: &Job, fingerprints: &Fingerprints, models: &Models, progress: Arc<dyn Progress>) {
+pub fn register(
+    ctx: &SessionContext,
+    job: &Job,
+    fingerprints: &Fingerprints,
+    models: &Models,
+    progress: Arc<dyn Progress>,
+) {
     let mut stages: Vec<Arc<dyn MapStage>> = vec![
-        Arc::new(intents::Intents::new(job, fingerprints, models, progress.clone())),
-        Arc::new(chunk::Chunks::new(job, fingerprints, models, progress.clone())),
-        Arc::new(embed::EmbedDocument::new(job, fingerprints, models, progress.clone())),
-        Arc::new(embed::EmbedQuery::new(job, fingerprints, models, progress.clone())),
+        Arc::new(intents::Intents::new(
+            job,
+            fingerprints,
+            models,
+            progress.clone(),
+        )),
+        Arc::new(chunk::Chunks::new(
+            job,
+            fingerprints,
+            models,
+            progress.clone(),
+        )),
+        Arc::new(embed::EmbedDocument::new(
+            job,
+            fingerprints,
+            models,
+            progress.clone(),
+        )),
+        Arc::new(embed::EmbedQuery::new(
+            job,
+            fingerprints,
+            models,
+            progress.clone(),
+        )),
     ];
     if models.has_generator() {
-        stages.push(Arc::new(queries::Queries::new(job, fingerprints, models, progress)));
+        stages.push(Arc::new(queries::Queries::new(
+            job,
+            fingerprints,
+            models,
+            progress,
+        )));
         stages.push(Arc::new(score::ScoreQuery::new(job, fingerprints, models)));
     }
     for stage in stages {
@@ -83,7 +116,8 @@ impl MapFunction {
 
 impl PartialEq for MapFunction {
     fn eq(&self, other: &Self) -> bool {
-        self.stage.name() == other.stage.name() && self.stage.fingerprint() == other.stage.fingerprint()
+        self.stage.name() == other.stage.name()
+            && self.stage.fingerprint() == other.stage.fingerprint()
     }
 }
 
@@ -134,9 +168,23 @@ fn texts_at(column: &ArrayRef, i: usize) -> Vec<String> {
         return Vec::new();
     }
     let values = lists.value(i);
-    values.as_string::<i32>().iter().flatten().map(str::to_owned).collect()
+    values
+        .as_string::<i32>()
+        .iter()
+        .flatten()
+        .map(str::to_owned)
+        .collect()
+}
+
+/// A column of strings from an iterator that does not know its length.
+fn strings<'a>(values: impl Iterator<Item = &'a str>) -> StringArray {
+    StringArray::from_iter_values(values.collect::<Vec<_>>())
 }
 
 fn list_of_texts() -> DataType {
-    DataType::List(Arc::new(arrow::datatypes::Field::new("item", DataType::Utf8, true)))
+    DataType::List(Arc::new(arrow::datatypes::Field::new(
+        "item",
+        DataType::Utf8,
+        true,
+    )))
 }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use arrow::{
     array::{
-        Array, ArrayRef, AsArray, BooleanArray, FixedSizeBinaryArray, ListArray, RecordBatch, StringArray, StructArray,
-        UInt64Array,
+        Array, ArrayRef, AsArray, BooleanArray, FixedSizeBinaryArray, ListArray, RecordBatch,
+        StringArray, StructArray, UInt64Array,
     },
     buffer::OffsetBuffer,
     datatypes::{DataType, Field, Fields, UInt64Type},
@@ -52,28 +52,49 @@ fn fields(value: DataType) -> Fields {
 }
 
 pub fn column(outcomes: &[Outcome], value: ArrayRef) -> Result<ArrayRef, ArrowError> {
-    let count = |get: fn(&Outcome) -> usize| Arc::new(UInt64Array::from_iter_values(outcomes.iter().map(|o| get(o) as u64)));
+    let count = |get: fn(&Outcome) -> usize| {
+        Arc::new(UInt64Array::from_iter_values(
+            outcomes.iter().map(|o| get(o) as u64),
+        ))
+    };
     let columns: Vec<ArrayRef> = vec![
         key_column(outcomes.iter().map(|o| o.key))?,
-        Arc::new(StringArray::from_iter(outcomes.iter().map(|o| o.error.as_deref()))),
+        Arc::new(StringArray::from_iter(
+            outcomes.iter().map(|o| o.error.as_deref()),
+        )),
         count(|o| o.tokens),
         count(|o| o.truncated),
-        Arc::new(BooleanArray::from_iter(outcomes.iter().map(|o| Some(o.skipped)))),
+        Arc::new(BooleanArray::from_iter(
+            outcomes.iter().map(|o| Some(o.skipped)),
+        )),
         value.clone(),
     ];
-    Ok(Arc::new(StructArray::try_new(fields(value.data_type().clone()), columns, None)?))
+    Ok(Arc::new(StructArray::try_new(
+        fields(value.data_type().clone()),
+        columns,
+        None,
+    )?))
 }
 
 pub fn key_column(keys: impl Iterator<Item = Key>) -> Result<ArrayRef, ArrowError> {
     let bytes: Vec<u8> = keys.flatten().collect();
-    Ok(Arc::new(FixedSizeBinaryArray::try_new(KEY_BYTES, bytes.into(), None)?))
+    Ok(Arc::new(FixedSizeBinaryArray::try_new(
+        KEY_BYTES,
+        bytes.into(),
+        None,
+    )?))
 }
 
 /// A value column of lists: `lengths[i]` rows of `rows` belong to input row `i`.
 pub fn lists(lengths: &[usize], rows: StructArray) -> Result<ArrayRef, ArrowError> {
     let item = Arc::new(Field::new("item", rows.data_type().clone(), false));
     let offsets = OffsetBuffer::from_lengths(lengths.iter().copied());
-    Ok(Arc::new(ListArray::try_new(item, offsets, Arc::new(rows), None)?))
+    Ok(Arc::new(ListArray::try_new(
+        item,
+        offsets,
+        Arc::new(rows),
+        None,
+    )?))
 }
 
 /// A result column, read back.
@@ -85,7 +106,9 @@ impl<'a> Results<'a> {
     /// The result column of a batch.
     pub fn of(batch: &'a RecordBatch, name: &str) -> Result<Self, ArrowError> {
         let column = batch.column_by_name(name).and_then(|c| c.as_struct_opt());
-        column.map(|column| Self { column }).ok_or_else(|| ArrowError::SchemaError(format!("no result column {name}")))
+        column
+            .map(|column| Self { column })
+            .ok_or_else(|| ArrowError::SchemaError(format!("no result column {name}")))
     }
 
     pub fn outcome(&self, i: usize) -> Outcome {
@@ -111,12 +134,17 @@ impl<'a> Results<'a> {
         let lists = self.value().as_list::<i32>();
         let mut parents = Vec::with_capacity(lists.values().len());
         for i in 0..lists.len() {
-            parents.extend(std::iter::repeat_n(i as u32, lists.value_length(i) as usize));
+            parents.extend(std::iter::repeat_n(
+                i as u32,
+                lists.value_length(i) as usize,
+            ));
         }
         (parents, lists.values().as_struct())
     }
 
     fn part(&self, name: &str) -> &'a ArrayRef {
-        self.column.column_by_name(name).expect("the fields of a result column are fixed")
+        self.column
+            .column_by_name(name)
+            .expect("the fields of a result column are fixed")
     }
 }

@@ -1,12 +1,12 @@
 use std::sync::Arc;
 
 use arrow::{
-    array::{Array, ArrayRef, AsArray, Float32Array, StringArray, StructArray},
+    array::{Array, ArrayRef, AsArray, Float32Array, StructArray},
     datatypes::{DataType, Field, Fields},
     error::ArrowError,
 };
 
-use super::{MapStage, outcome, outcome::Outcome, text_at};
+use super::{MapStage, outcome, outcome::Outcome, strings, text_at};
 use crate::{
     engine::{
         fingerprint::{self, Fingerprints},
@@ -26,7 +26,12 @@ pub struct Queries {
 }
 
 impl Queries {
-    pub fn new(job: &Job, fingerprints: &Fingerprints, models: &Models, progress: Arc<dyn Progress>) -> Self {
+    pub fn new(
+        job: &Job,
+        fingerprints: &Fingerprints,
+        models: &Models,
+        progress: Arc<dyn Progress>,
+    ) -> Self {
         Self {
             settings: job.expand.clone(),
             fingerprint: fingerprints.queries.clone(),
@@ -63,23 +68,45 @@ impl MapStage for Queries {
     }
 
     fn run(&self, arguments: &[ArrayRef]) -> Result<ArrayRef, ArrowError> {
-        let [titles, texts] = [arguments[0].as_string::<i32>(), arguments[1].as_string::<i32>()];
+        let [titles, texts] = [
+            arguments[0].as_string::<i32>(),
+            arguments[1].as_string::<i32>(),
+        ];
         let external = |e| ArrowError::ExternalError(Box::new(e));
         let generator = self.models.generator().map_err(external)?;
         let scorer = self.models.scorer().map_err(external)?;
-        let intents: Vec<Vec<String>> = (0..texts.len()).map(|i| served_at(&arguments[2], i)).collect();
+        let intents: Vec<Vec<String>> = (0..texts.len())
+            .map(|i| served_at(&arguments[2], i))
+            .collect();
         let mut outcomes = Vec::with_capacity(texts.len());
         let mut chunks = Vec::with_capacity(texts.len());
         for (i, intents) in intents.iter().enumerate() {
             let (title, text) = (text_at(titles, i), text_at(texts, i).unwrap_or_default());
-            let key = fingerprint::key(&self.fingerprint, &[title, Some(text), Some(&intents.join("\n"))]);
+            let key = fingerprint::key(
+                &self.fingerprint,
+                &[title, Some(text), Some(&intents.join("\n"))],
+            );
             let seed = fingerprint::seed(&key);
             let intents = intents.iter().map(String::as_str).collect();
-            chunks.push(expand::Chunk { title, text, intents, seed });
-            outcomes.push(Outcome { key, ..Outcome::default() });
+            chunks.push(expand::Chunk {
+                title,
+                text,
+                intents,
+                seed,
+            });
+            outcomes.push(Outcome {
+                key,
+                ..Outcome::default()
+            });
         }
         let done = || self.progress.advance(1);
-        let written = expand::queries(&chunks, &self.settings, &*generator, scorer.as_deref(), &done);
+        let written = expand::queries(
+            &chunks,
+            &self.settings,
+            &*generator,
+            scorer.as_deref(),
+            &done,
+        );
         let mut rows = Vec::with_capacity(written.len());
         for (outcome, written) in outcomes.iter_mut().zip(written) {
             let written = written.unwrap_or_else(|error| {
@@ -96,7 +123,11 @@ impl MapStage for Queries {
 
 /// The chunks dataset's `intents`.
 fn served_list() -> DataType {
-    DataType::List(Arc::new(Field::new("item", DataType::Struct(served_fields()), true)))
+    DataType::List(Arc::new(Field::new(
+        "item",
+        DataType::Struct(served_fields()),
+        true,
+    )))
 }
 
 fn served_at(column: &ArrayRef, i: usize) -> Vec<String> {
@@ -111,15 +142,21 @@ fn served_at(column: &ArrayRef, i: usize) -> Vec<String> {
 
 fn list(rows: &[Vec<Query>]) -> Result<ArrayRef, ArrowError> {
     let flat = || rows.iter().flatten();
-    let score = |get: fn(Scores) -> f32| Arc::new(Float32Array::from_iter(flat().map(|q| q.scores.map(get)))) as ArrayRef;
+    let score = |get: fn(Scores) -> f32| {
+        Arc::new(Float32Array::from_iter(flat().map(|q| q.scores.map(get)))) as ArrayRef
+    };
     let scores = StructArray::try_new(
         score_fields(),
-        vec![score(|s| s.log_p_chunk), score(|s| s.log_p_empty), score(Scores::gain)],
+        vec![
+            score(|s| s.log_p_chunk),
+            score(|s| s.log_p_empty),
+            score(Scores::gain),
+        ],
         None,
     )?;
     let columns: Vec<ArrayRef> = vec![
-        Arc::new(StringArray::from_iter_values(flat().map(|q| q.text.as_str()))),
-        Arc::new(StringArray::from_iter_values(flat().map(|q| q.origin.name()))),
+        Arc::new(strings(flat().map(|q| q.text.as_str()))),
+        Arc::new(strings(flat().map(|q| q.origin.name()))),
         Arc::new(scores),
     ];
     let values = StructArray::try_new(Queries::row_fields(), columns, None)?;
