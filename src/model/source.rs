@@ -103,7 +103,7 @@ pub fn generator(settings: &spec::Generator, offline: bool) -> Result<GeneratorS
     let folder = gguf.parent().unwrap_or(Path::new(""));
     let name = gguf.file_name().unwrap_or_default().to_string_lossy();
     Ok(GeneratorSource {
-        identity: identity(&settings.model, architecture, folder, vec![&name])?,
+        identity: identity(&settings.model, architecture, folder, vec![name.as_ref()])?,
         gguf,
     })
 }

@@ -280,7 +280,7 @@ fn scores_are_the_continuations_alone() {
 fn a_token_across_the_boundary_is_the_continuations() {
     let text = "Assistant: what";
     let offsets = |at: &[u64]| -> Vec<Value> { at.iter().map(|o| json!(o)).collect() };
-    let inside = |at| continuation(&offsets(at), text, "Assistant:".len());
+    let inside = |at: &[u64]| continuation(&offsets(at), text, "Assistant:".len());
     assert_eq!(inside(&[0, 9, 10, 15]), [false, false, true, false]);
     assert_eq!(inside(&[0, 9, 15]), [false, true, false]);
     // Parts of one character share an offset.

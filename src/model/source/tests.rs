@@ -1,4 +1,4 @@
-use std::fs;
+use std::{fs, sync::LazyLock};
 
 use candle_core::quantized::GgmlDType;
 use proptest::prelude::*;
@@ -15,6 +15,17 @@ fn generator_settings(path: &Path) -> spec::Generator {
     serde_json::from_value(serde_json::json!({ "model": path })).unwrap()
 }
 
+/// Made once: a property test writes them many times.
+static WEIGHTS: LazyLock<Vec<u8>> = LazyLock::new(|| {
+    let folder = tiny_embedder();
+    fs::read(folder.path().join("model.safetensors")).unwrap()
+});
+static GGUF: LazyLock<Vec<u8>> = LazyLock::new(|| {
+    let folder = tempfile::tempdir().unwrap();
+    tiny::generator(&folder.path().join("tiny.gguf"), GgmlDType::F32);
+    fs::read(folder.path().join("tiny.gguf")).unwrap()
+});
+
 fn tiny_embedder() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     tiny::embedder(folder.path(), "");
@@ -24,8 +35,22 @@ fn tiny_embedder() -> TempDir {
 fn tiny_generator() -> (TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tiny.gguf");
-    tiny::generator(&path, GgmlDType::F32);
+    fs::write(&path, &*GGUF).unwrap();
     (folder, path)
+}
+
+/// What is said of a folder with these weights, and of this GGUF file.
+fn with_files(weights: &[u8], gguf: &[u8]) -> [Result<ModelIdentity, ModelError>; 2] {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("config.json"), r#"{"hidden_size": 64}"#).unwrap();
+    fs::write(folder.path().join("tokenizer.json"), "{}").unwrap();
+    fs::write(folder.path().join("model.safetensors"), weights).unwrap();
+    let path = folder.path().join("tiny.gguf");
+    fs::write(&path, gguf).unwrap();
+    [
+        embedder(&embedder_settings(folder.path()), true).map(|source| source.identity),
+        generator(&generator_settings(&path), true).map(|source| source.identity),
+    ]
 }
 
 fn refusal(settings: &spec::Embedder) -> String {
@@ -161,30 +186,24 @@ proptest! {
 
     #[test]
     fn every_truncation_is_noticed(share in 0.0..1.0f64) {
-        let folder = tiny_embedder();
-        let weights = folder.path().join("model.safetensors");
-        let (_folder, gguf) = tiny_generator();
-        for path in [&weights, &gguf] {
-            let length = fs::metadata(path).unwrap().len();
-            let file = fs::OpenOptions::new().write(true).open(path).unwrap();
-            // GGUF pads its end by up to 31 bytes.
-            file.set_len((share * (length - 32) as f64) as u64).unwrap();
-        }
-        prop_assert!(embedder(&embedder_settings(folder.path()), true).is_err());
-        prop_assert!(generator(&generator_settings(&gguf), true).is_err());
+        // GGUF pads its end by up to 31 bytes.
+        let part = |bytes: &[u8]| bytes[..(share * (bytes.len() - 31) as f64) as usize].to_vec();
+        let said = with_files(&part(&WEIGHTS), &part(&GGUF));
+        prop_assert!(said.iter().all(Result::is_err), "{said:?}");
     }
 
     #[test]
     fn a_corrupt_header_is_an_error_and_no_panic(at in 0usize..6000, byte: u8) {
-        let folder = tiny_embedder();
-        let weights = folder.path().join("model.safetensors");
-        let (_folder, gguf) = tiny_generator();
-        for path in [&weights, &gguf] {
-            let mut bytes = fs::read(path).unwrap();
+        let corrupt = |bytes: &[u8]| {
+            let mut bytes = bytes.to_vec();
             bytes[at] = byte;
-            fs::write(path, bytes).unwrap();
-        }
-        let _ = embedder(&embedder_settings(folder.path()), true);
-        let _ = generator(&generator_settings(&gguf), true);
+            bytes
+        };
+        with_files(&corrupt(&WEIGHTS), &corrupt(&GGUF));
     }
+}
+
+#[test]
+fn whole_files_are_taken() {
+    assert!(with_files(&WEIGHTS, &GGUF).iter().all(Result::is_ok));
 }
