@@ -3,10 +3,11 @@
 mod common;
 
 use std::fs;
+use std::path::Path;
 
 use arrow::array::{Array, AsArray};
 use arrow::datatypes::{Float32Type, UInt64Type};
-use common::{Place, documents, parquet_files, read, row, texts};
+use common::{Place, documents, parquet_files, peers, read, row, texts};
 
 #[test]
 fn publishes_every_dataset_with_one_chunk_identity() {
@@ -14,6 +15,9 @@ fn publishes_every_dataset_with_one_chunk_identity() {
     place.build_expecting(0, &[]);
     assert_eq!(place.current().as_deref(), Some("1"));
     let generation = place.generation(1);
+
+    let schemas = Path::new(env!("CARGO_MANIFEST_DIR")).join("schemas");
+    peers(&[&generation, Path::new("--schemas"), &schemas]);
 
     let sources = read(&generation, "documents");
     let chunks = read(&generation, "chunks");

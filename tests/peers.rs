@@ -1,6 +1,7 @@
 //! Writes a generation and its answers for tests/peers.py, which reads them with FAISS's and Tantivy's own Python
-//! packages: `python3 tests/peers.py target/tmp/peers --results target/tmp/peers/results.json`.
+//! packages.
 
+mod common;
 #[path = "support/generation.rs"]
 mod generation;
 
@@ -17,7 +18,7 @@ const QUERIES: [&str; 3] = [
 ];
 
 #[test]
-fn answers_for_peers_are_written() {
+fn faiss_and_tantivy_answer_as_we_do() {
     let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("peers");
     if dir.exists() {
         std::fs::remove_dir_all(&dir).unwrap();
@@ -30,7 +31,9 @@ fn answers_for_peers_are_written() {
         .collect();
     let sparse = QUERIES.map(|query| sparse_answer(&dir, query));
     let results = json!({"dense": dense, "sparse": sparse});
-    std::fs::write(dir.join("results.json"), results.to_string()).unwrap();
+    let path = dir.join("results.json");
+    std::fs::write(&path, results.to_string()).unwrap();
+    common::peers(&[&dir, Path::new("--results"), &path]);
 }
 
 fn dense_answer(dir: &Path, name: &str, vector: &[f32]) -> Value {

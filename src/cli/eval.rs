@@ -7,9 +7,6 @@ use clap::builder::BoolishValueParser;
 use super::{ExitStatus, ResultFormat};
 use crate::eval::{Measures, evaluate_run};
 
-/// In the order of [`Measures::values`].
-const NAMES: [&str; 4] = ["nDCG@10", "MAP", "R@100", "MRR@10"];
-
 /// Measures search results.
 #[derive(Debug, clap::Args)]
 pub struct EvalArgs {
@@ -59,7 +56,7 @@ pub fn run(args: EvalArgs) -> anyhow::Result<ExitStatus> {
         out,
         "{:<24}{}",
         "query",
-        NAMES.map(|name| format!("{name:>10}")).concat()
+        Measures::NAMES.map(|name| format!("{name:>10}")).concat()
     )?;
     let mut line = |name: &str, measures: &Measures| {
         let values = measures.values().map(|value| format!("{value:>10.4}"));

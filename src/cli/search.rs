@@ -1,7 +1,7 @@
 //! `intendex search`: one query, or a file of them, over a published index.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs::File,
     io::{BufWriter, Write},
     path::{Path, PathBuf},
@@ -71,6 +71,9 @@ pub struct SearchArgs {
         env = "INTENDEX_SEARCH_FUSION"
     )]
     pub fusion: FusionMethod,
+    /// Folder of the embedder, when it is not where it was during the build; its files must be the same.
+    #[arg(long, value_name = "FOLDER", env = "INTENDEX_SEARCH_MODEL")]
+    pub model: Option<String>,
     /// Device of the embedder: auto, cpu or cuda:N.
     #[arg(long, default_value = "auto", env = "INTENDEX_SEARCH_DEVICE")]
     pub device: String,
@@ -152,11 +155,16 @@ pub fn run(args: SearchArgs) -> anyhow::Result<ExitStatus> {
         SearchFormat::Text
     };
     let mut out = output(args.out.as_deref())?;
+    let format = args.format.unwrap_or(default);
+    let passages = match format {
+        SearchFormat::Trec => BTreeMap::new(),
+        SearchFormat::Json | SearchFormat::Text => read_passages(&answers, &generation, &manifest)?,
+    };
     for (id, found) in ids.iter().zip(&answers) {
-        match args.format.unwrap_or(default) {
+        match format {
             SearchFormat::Trec => write_trec(&mut out, id, found, unit)?,
-            SearchFormat::Json => write_json(&mut out, id, found, &generation, &manifest)?,
-            SearchFormat::Text => write_text(&mut out, found, &generation, &manifest)?,
+            SearchFormat::Json => write_json(&mut out, id, found, &passages)?,
+            SearchFormat::Text => write_text(&mut out, found, &passages)?,
         }
     }
     out.flush()?;
@@ -211,10 +219,10 @@ fn embedder(manifest: &Manifest, args: &SearchArgs) -> anyhow::Result<Arc<dyn Em
         .files
         .iter()
         .find(|file| file.name == "config.json");
-    if let Some(folder) = recorded
-        .and_then(|file| file.path.parent())
-        .filter(|folder| folder.is_dir())
-    {
+    let folder = recorded.and_then(|file| file.path.parent());
+    if let Some(model) = &args.model {
+        models.embedder.model = model.clone();
+    } else if let Some(folder) = folder.filter(|folder| folder.is_dir()) {
         models.embedder.model = folder.to_string_lossy().into_owned();
     }
     let models = Models::find(&models, false)?;
@@ -261,10 +269,8 @@ fn write_json(
     out: &mut dyn Write,
     id: &str,
     found: &[Found],
-    generation: &Path,
-    manifest: &Manifest,
+    passages: &BTreeMap<String, Passage>,
 ) -> anyhow::Result<()> {
-    let passages = read_passages(found, generation, manifest)?;
     let results = found.iter().map(|f| {
         let mut value = json!(f);
         let passage = passages.get(&f.chunk_id).cloned().unwrap_or_default();
@@ -285,10 +291,8 @@ fn write_json(
 fn write_text(
     out: &mut dyn Write,
     found: &[Found],
-    generation: &Path,
-    manifest: &Manifest,
+    passages: &BTreeMap<String, Passage>,
 ) -> anyhow::Result<()> {
-    let passages = read_passages(found, generation, manifest)?;
     if found.is_empty() {
         writeln!(out, "nothing found")?;
     }
@@ -314,15 +318,21 @@ fn write_text(
     Ok(())
 }
 
+/// The texts of all results, in one pass over the datasets.
 fn read_passages(
-    found: &[Found],
+    answers: &[Vec<Found>],
     generation: &Path,
     manifest: &Manifest,
 ) -> anyhow::Result<BTreeMap<String, Passage>> {
     let indexes = &manifest.indexes;
     let lowest =
         (indexes.queries_indexed > 0).then(|| indexes.query_threshold.unwrap_or(f32::NEG_INFINITY));
-    let ids: Vec<&str> = found.iter().map(|f| f.chunk_id.as_str()).collect();
+    let ids: BTreeSet<&str> = answers
+        .iter()
+        .flatten()
+        .map(|f| f.chunk_id.as_str())
+        .collect();
+    let ids: Vec<&str> = ids.into_iter().collect();
     let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
     Ok(runtime.block_on(passages::read(generation, &ids, lowest))?)
 }

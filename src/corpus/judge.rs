@@ -119,6 +119,12 @@ impl Judge {
                 corpus.id
             ));
         };
+        if id.contains(char::is_control) {
+            return Some(format!(
+                "`{}` has a line break or another control character; remove it",
+                corpus.id
+            ));
+        }
         let Some(text) = text else {
             return Some(format!(
                 "`{}` is null; fill it, or leave such rows out with `corpus.filter`",

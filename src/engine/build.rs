@@ -61,6 +61,13 @@ pub fn build(
             .num_threads(job.engine.threads)
             .build_global();
     }
+    if let Some(until) = options.until.filter(|until| !stages(job).contains(until)) {
+        let runs: Vec<&str> = stages(job).into_iter().map(Stage::name).collect();
+        let (until, runs) = (until.name(), runs.join(", "));
+        return Err(EngineError::Refused(format!(
+            "the job has no stage {until}; it runs: {runs}"
+        )));
+    }
     let models = Models::find(&job.models, needs_generator(job))?;
     let fingerprints =
         Fingerprints::new(job, models.embedder_identity(), models.generator_identity());
@@ -84,6 +91,7 @@ pub fn build(
         progress,
     };
     if !options.restart
+        && options.until.is_none()
         && let Some(number) = build.building.publish_finished()?
     {
         return Ok(Summary {
@@ -141,6 +149,7 @@ impl Build<'_> {
         scan: &CorpusScan,
         until: Option<Stage>,
     ) -> Result<Option<Built>, EngineError> {
+        self.check_failures()?;
         functions::register(
             ctx,
             self.job,

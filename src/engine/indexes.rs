@@ -1,7 +1,10 @@
 //! Builds the indexes from the finished datasets: streams each part once, in order, and joins a chunk to its queries
 //! within their shard.
 
-use std::{collections::HashMap, path::Path};
+use std::{
+    collections::{HashMap, HashSet},
+    path::Path,
+};
 
 use arrow::{
     array::{Array, AsArray, RecordBatch},
@@ -19,6 +22,7 @@ use crate::{
         dataset::{count_rows, read_part},
         manifest::{Determinism, IndexSummary, Indexes},
         progress::{Journal, Tally},
+        sync_tree,
     },
 };
 
@@ -51,7 +55,7 @@ pub fn build(
         any: job.expand.enabled,
     };
     if job.sparse.enabled {
-        step(SPARSE, journal, |tally| {
+        step(SPARSE, generation.folder, journal, |tally| {
             generation.sparse(job, &selection, tally, progress)
         })?;
     }
@@ -60,12 +64,12 @@ pub fn build(
         dim,
     };
     if job.dense.enabled {
-        step(DENSE_TEXT, journal, |tally| {
+        step(DENSE_TEXT, generation.folder, journal, |tally| {
             generation.dense(&dense, None, tally, progress)
         })?;
     }
     if job.dense.enabled && job.expand.enabled {
-        step(DENSE_QUERIES, journal, |tally| {
+        step(DENSE_QUERIES, generation.folder, journal, |tally| {
             generation.dense(&dense, Some(&selection), tally, progress)
         })?;
     }
@@ -102,8 +106,10 @@ fn dense_summary(factory: &str, rows: u64) -> IndexSummary {
     }
 }
 
+/// Runs a step that the journal does not have yet; what it wrote is synced before it counts as done.
 fn step(
     name: &'static str,
+    generation: &Path,
     journal: &mut Journal,
     work: impl FnOnce(&mut Tally) -> Result<(), EngineError>,
 ) -> Result<(), EngineError> {
@@ -112,6 +118,12 @@ fn step(
     }
     let mut tally = Tally::default();
     tally.timed(work)?;
+    for part in ["sparse", "sparse.ciff.gz", "dense"] {
+        let path = generation.join(part);
+        if path.exists() {
+            sync_tree(&path)?;
+        }
+    }
     Ok(journal.record(name, None, tally)?)
 }
 
@@ -213,9 +225,7 @@ impl Generation<'_> {
         progress: &dyn Progress,
     ) -> Result<(), EngineError> {
         let folder = self.folder.join("sparse");
-        if folder.exists() {
-            std::fs::remove_dir_all(&folder).map_err(StoreError::io(&folder))?;
-        }
+        self.remove_unfinished_sparse()?;
         progress.start(SPARSE, self.rows(Dataset::Chunks)? as u64, "chunks");
         let mut writer = SparseWriter::create(&folder, job.sparse.language)?;
         for shard in 0..self.shards {
@@ -248,6 +258,22 @@ impl Generation<'_> {
             &job.corpus.path,
         )?;
         progress.finish();
+        Ok(())
+    }
+
+    /// What a killed build left: the index itself, and the parts it was being made from.
+    fn remove_unfinished_sparse(&self) -> Result<(), EngineError> {
+        for entry in std::fs::read_dir(self.folder).map_err(StoreError::io(self.folder))? {
+            let path = entry.map_err(StoreError::io(self.folder))?.path();
+            let name = path
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned();
+            if name == "sparse" || name.starts_with(".sparse-") {
+                std::fs::remove_dir_all(&path).map_err(StoreError::io(&path))?;
+            }
+        }
         Ok(())
     }
 
@@ -338,6 +364,10 @@ impl Generation<'_> {
                 Some(_) => self.gains(shard)?,
                 None => HashMap::new(),
             };
+            let chunks = match selection {
+                Some(_) => self.chunks_with_vectors(shard)?,
+                None => HashSet::new(),
+            };
             self.each_batch(dataset, shard, |batch| {
                 let vectors = batch.column(1).as_fixed_size_list();
                 let values = cast(vectors.values(), &DataType::Float32).map_err(|source| {
@@ -351,7 +381,11 @@ impl Generation<'_> {
                 let mut selected = Vec::with_capacity(values.len());
                 for (i, id) in batch.column(0).as_string::<i32>().iter().enumerate() {
                     let id = id.unwrap_or_default();
-                    if selection.is_none_or(|s| s.takes(gains.get(id).copied().flatten())) {
+                    let taken = |s: &Selection| {
+                        let chunk = id.rsplit_once('?').map_or(id, |(chunk, _)| chunk);
+                        s.takes(gains.get(id).copied().flatten()) && chunks.contains(chunk)
+                    };
+                    if selection.is_none_or(taken) {
                         ids.push(id);
                         selected.extend_from_slice(&values[i * dim..(i + 1) * dim]);
                     }
@@ -360,6 +394,23 @@ impl Generation<'_> {
             })?;
         }
         Ok(())
+    }
+
+    /// A chunk whose text could not be embedded is not in the dense indexes, and neither are its queries.
+    fn chunks_with_vectors(&self, shard: usize) -> Result<HashSet<String>, EngineError> {
+        let mut chunks = HashSet::new();
+        self.each_batch(Dataset::TextVectors, shard, |batch| {
+            chunks.extend(
+                batch
+                    .column(0)
+                    .as_string::<i32>()
+                    .iter()
+                    .flatten()
+                    .map(str::to_owned),
+            );
+            Ok(())
+        })?;
+        Ok(chunks)
     }
 
     fn gains(&self, shard: usize) -> Result<HashMap<String, Option<f32>>, EngineError> {

@@ -51,7 +51,7 @@ pub struct StagePlan {
     pub tokens_read: u64,
     /// Tokens its model writes.
     pub tokens_written: u64,
-    /// None: the figures are exact.
+    /// None: the figures are exact, but for the room that a long title takes in a chunk.
     pub estimate: Option<String>,
     /// Why the stage runs.
     pub reason: String,

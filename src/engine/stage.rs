@@ -6,7 +6,7 @@ use std::{path::Path, sync::Arc};
 
 use arrow::{
     array::{ArrayRef, AsArray, RecordBatch, StringArray, UInt32Array},
-    compute::{filter_record_batch, take_record_batch},
+    compute::{cast, filter_record_batch, take},
     datatypes::{FieldRef, SchemaRef},
     error::ArrowError,
 };
@@ -255,7 +255,7 @@ fn vector_rows(
     let columns = columns
         .into_iter()
         .zip(schema.fields())
-        .map(|(c, f)| arrow::compute::cast(&c, f.data_type()));
+        .map(|(c, f)| cast(&c, f.data_type()));
     let rows = RecordBatch::try_new(schema.clone(), columns.collect::<Result<_, _>>()?)?;
     filter_record_batch(
         &rows,
@@ -273,15 +273,18 @@ fn exploded_rows(
     schema: &SchemaRef,
 ) -> Result<RecordBatch, ArrowError> {
     let (parents, rows) = results.rows();
-    let inputs = take_record_batch(batch, &UInt32Array::from(parents.clone()))?;
+    // Column by column, and only those wanted: taking the batch would copy a document's text for each of its chunks.
+    let indices = UInt32Array::from(parents.clone());
+    let taken = |column: &ArrayRef| take(column, &indices, None);
+    let parent_ids = taken(batch.column(0))?;
     let mut ordinals = Vec::with_capacity(parents.len());
     for (i, parent) in parents.iter().enumerate() {
         let first = i == 0 || parents[i - 1] != *parent;
         ordinals.push(if first { 0 } else { ordinals[i - 1] + 1 });
     }
     let ids = |separator: char| -> ArrayRef {
-        let parents = inputs.column(0).as_string::<i32>();
-        let ids = parents
+        let ids = parent_ids
+            .as_string::<i32>()
             .iter()
             .zip(&ordinals)
             .map(|(id, n)| format!("{}{separator}{n}", id.unwrap_or_default()));
@@ -294,12 +297,10 @@ fn exploded_rows(
             "ordinal" => Arc::new(UInt32Array::from(ordinals.clone())),
             "chunk_id" if stage == Stage::Chunks => ids('#'),
             "query_id" => ids('?'),
-            name => match rows
-                .column_by_name(name)
-                .or_else(|| inputs.column_by_name(name))
-            {
-                Some(column) => arrow::compute::cast(column, field.data_type())?,
-                None => return Err(ArrowError::SchemaError(format!("no column {name}"))),
+            name => match (rows.column_by_name(name), batch.column_by_name(name)) {
+                (Some(column), _) => cast(column, field.data_type())?,
+                (None, Some(column)) => cast(&taken(column)?, field.data_type())?,
+                (None, None) => return Err(ArrowError::SchemaError(format!("no column {name}"))),
             },
         };
         columns.push(column);

@@ -166,41 +166,34 @@ fn gather(chunk: &Chunk, completions: Vec<Completion>, truncated: usize) -> Writ
 
 type Passage = Result<(String, usize), ModelError>;
 
+/// Asks for each chunk's texts twice, given the chunk and given nothing. The chunks come first, while what the
+/// generator remembers of them is fresh; the empty prompt is the same for all.
 fn score_group(
     written: &mut [Result<Written, ModelError>],
     passages: &[Passage],
     settings: &spec::Expand,
     scorer: &dyn Score,
 ) {
-    let mut requests: Vec<(Prompt, Vec<String>)> = Vec::new();
+    let mut given: Vec<(Prompt, Vec<String>)> = Vec::new();
+    let mut prior = Vec::new();
     for (written, passage) in written.iter().zip(passages) {
         if let (Ok(written), Ok((passage, _))) = (written, passage) {
-            requests.push((prompt::prompt(passage, settings), texts(written)));
+            given.push((prompt::prompt(passage, settings), texts(written)));
+            prior.push((prompt::prompt("", settings), texts(written)));
         }
     }
-    // The chunks' prompts come first, while what the generator remembers of them is fresh.
-    let all: Vec<String> = requests
-        .iter()
-        .flat_map(|(_, texts)| texts.iter().cloned())
-        .collect();
-    requests.push((prompt::prompt("", settings), all));
-    let mut answers = scorer.score(&requests);
-    let empty = answers.pop();
-    let mut empty = match empty {
-        Some(Ok(scores)) => scores.into_iter(),
-        Some(Err(error)) => return fail_all(written, &error.to_string()),
-        None => return,
-    };
-    let mut answers = answers.into_iter();
-    for (slot, passage) in written.iter_mut().zip(passages) {
-        let (Ok(row), Ok(_)) = (&mut *slot, passage) else {
-            continue;
-        };
-        let prior: Vec<LogProb> = empty.by_ref().take(row.queries.len()).collect();
-        match answers.next() {
-            Some(Ok(given)) => attach(row, &given, &prior),
-            Some(Err(error)) => *slot = Err(error),
-            None => {}
+    let count = given.len();
+    given.extend(prior);
+    let mut given = scorer.score(&given);
+    let prior = given.split_off(count.min(given.len()));
+    let mut answers = given.into_iter().zip(prior);
+    for slot in written.iter_mut() {
+        if let Ok(row) = slot {
+            match answers.next() {
+                Some((Ok(given), Ok(prior))) => attach(row, &given, &prior),
+                Some((Err(error), _) | (_, Err(error))) => *slot = Err(error),
+                None => {}
+            }
         }
     }
 }
@@ -218,52 +211,24 @@ fn attach(written: &mut Written, given: &[LogProb], prior: &[LogProb]) {
     }
 }
 
-fn fail_all(written: &mut [Result<Written, ModelError>], message: &str) {
-    for slot in written.iter_mut().filter(|s| s.is_ok()) {
-        *slot = Err(ModelError::Model {
-            model: "generator".into(),
-            message: message.to_owned(),
-        });
-    }
-}
-
 /// The gain of one query over one text: what the SQL function `score(query, text)` returns.
 pub fn gain(
     pairs: &[(&str, &str)],
     settings: &spec::Expand,
     scorer: &dyn Score,
 ) -> Vec<Result<f32, ModelError>> {
-    let mut requests: Vec<(Prompt, Vec<String>)> = pairs
+    let request =
+        |text: &str, query: &str| (prompt::prompt(text, settings), vec![query.to_owned()]);
+    let mut requests: Vec<_> = pairs
         .iter()
-        .map(|(query, text)| (prompt::prompt(text, settings), vec![(*query).to_owned()]))
+        .map(|(query, text)| request(text, query))
         .collect();
-    requests.push((
-        prompt::prompt("", settings),
-        pairs.iter().map(|(query, _)| (*query).to_owned()).collect(),
-    ));
-    let mut answers = scorer.score(&requests);
-    let prior = match answers.pop() {
-        Some(Ok(prior)) => prior,
-        Some(Err(error)) => {
-            let message = error.to_string();
-            let fail = |_| {
-                Err(ModelError::Model {
-                    model: "generator".into(),
-                    message: message.clone(),
-                })
-            };
-            return (0..pairs.len()).map(fail).collect();
-        }
-        None => return Vec::new(),
+    requests.extend(pairs.iter().map(|(query, _)| request("", query)));
+    let mut given = scorer.score(&requests);
+    let prior = given.split_off(pairs.len().min(given.len()));
+    let one = |scores: Vec<LogProb>| scores.first().map_or(0.0, |s| s.per_token());
+    let gain = |(given, prior): (Result<Vec<LogProb>, _>, Result<Vec<LogProb>, _>)| {
+        Ok((one(given?) - one(prior?)) as f32)
     };
-    let gain = |given: Vec<LogProb>, prior: &LogProb| {
-        given
-            .first()
-            .map_or(0.0, |g| (g.per_token() - prior.per_token()) as f32)
-    };
-    answers
-        .into_iter()
-        .zip(&prior)
-        .map(|(given, prior)| given.map(|g| gain(g, prior)))
-        .collect()
+    given.into_iter().zip(prior).map(gain).collect()
 }

@@ -175,7 +175,7 @@ impl SparseIndex {
         if clauses.is_empty() || k == 0 {
             return Ok(Vec::new());
         }
-        let collector = TopDocs::with_limit(k).order_by_score();
+        let collector = TopDocs::with_limit(k.min(self.len() as usize).max(1)).order_by_score();
         let found = self
             .searcher
             .search(&BooleanQuery::new(clauses), &collector)

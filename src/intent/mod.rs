@@ -136,6 +136,11 @@ fn collect(
     for (section, answer) in sections.iter().zip(answers) {
         predicted.truncated += section.truncated;
         for completion in answer? {
+            tracing::debug!(
+                finished = completion.finished,
+                "the generator wrote: {}",
+                completion.text
+            );
             predicted.tokens += completion.tokens;
             let lines: Vec<&str> = completion.text.lines().collect();
             // A line that the token limit cut is no question.

@@ -25,7 +25,8 @@ pub fn clean(line: &str) -> Option<String> {
 
 /// Whether the text is asked as a question, in the scripts whose question marks we know.
 pub fn is_asked(text: &str) -> bool {
-    text.trim_end().ends_with(['?', '？', '؟', ';', '՞', '።'])
+    text.trim_end()
+        .ends_with(['?', '？', '؟', '\u{37e}', '՞', '፧'])
 }
 
 /// What two questions are compared by when looking for repeats: letters and digits, in lower case.
@@ -77,11 +78,7 @@ mod tests {
             "Question 4: How does it work?",
             "12) How does it work?",
         ] {
-            let expected = if line.starts_with("**") {
-                continue;
-            } else {
-                "How does it work?"
-            };
+            let expected = "How does it work?";
             assert_eq!(clean(line).as_deref(), Some(expected), "{line}");
         }
         assert_eq!(

@@ -21,7 +21,7 @@ pub struct Section {
 
 /// Whole sentences up to `section_tokens` of the generator; a heading starts a new section once the open one is half
 /// full. A single longer sentence is a section of its own, cut to the limit. The document's questions are shared out
-/// by length, at least one each.
+/// by length.
 pub fn sections(
     text: &str,
     settings: &spec::Intents,
@@ -94,7 +94,7 @@ fn share_out(text: &str, sections: Vec<Open>, questions: usize) -> Vec<Section> 
     {
         seen += length;
         let due = (questions * seen).div_ceil(sentences.max(1));
-        let questions = due.saturating_sub(asked).max(1);
+        let questions = due.saturating_sub(asked);
         asked += questions;
         let chars = chars.at(bytes.start)..chars.at(bytes.end);
         shared.push(Section {
@@ -104,5 +104,7 @@ fn share_out(text: &str, sections: Vec<Open>, questions: usize) -> Vec<Section> 
             truncated,
         });
     }
+    // More sections than questions: those without one are not read.
+    shared.retain(|s: &Section| s.questions > 0);
     shared
 }

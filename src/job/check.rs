@@ -6,7 +6,7 @@ use super::Problem;
 use super::spec::{ChunkMethod, Corpus, Embedder, Generator, Job};
 
 /// Columns of the chunks dataset, which a passthrough column would collide with.
-const CHUNK_COLUMNS: [&str; 14] = [
+const CHUNK_COLUMNS: [&str; 20] = [
     "chunk_id",
     "doc_id",
     "title",
@@ -21,6 +21,12 @@ const CHUNK_COLUMNS: [&str; 14] = [
     "language",
     "key",
     "vector",
+    "__invalid",
+    "input",
+    "position",
+    "result",
+    "__file",
+    "__row",
 ];
 
 /// Everything wrong with a job that has the right keys and types.

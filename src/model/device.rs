@@ -8,7 +8,10 @@ use super::ModelError;
 pub fn device(name: &str) -> Result<Device, ModelError> {
     match name {
         "cpu" => Ok(Device::Cpu),
-        "auto" if cfg!(feature = "cuda") => Ok(Device::new_cuda(0).unwrap_or(Device::Cpu)),
+        "auto" if cfg!(feature = "cuda") => Ok(Device::new_cuda(0).unwrap_or_else(|e| {
+            tracing::warn!("no GPU could be opened ({e}); the models run on the CPU");
+            Device::Cpu
+        })),
         "auto" => Ok(Device::Cpu),
         _ => cuda(name),
     }

@@ -92,18 +92,29 @@ impl HttpGenerator {
                 );
                 Ok(false)
             }
-            Err(Failure::Other(message)) => Err(message),
+            Err(failure) => Err(failure.to_string()),
         };
-        self.can_score
-            .get_or_init(ask)
-            .clone()
-            .map_err(|message| self.error(message))
+        let unavailable = |message| ModelError::Unavailable {
+            model: self.identity.name.clone(),
+            message,
+        };
+        self.can_score.get_or_init(ask).clone().map_err(unavailable)
     }
 
     fn error(&self, message: String) -> ModelError {
         ModelError::Model {
             model: self.identity.name.clone(),
             message,
+        }
+    }
+
+    fn failure(&self, failure: Failure) -> ModelError {
+        match failure {
+            Failure::Down(message) => ModelError::Unavailable {
+                model: self.identity.name.clone(),
+                message,
+            },
+            other => self.error(other.to_string()),
         }
     }
 
@@ -126,7 +137,7 @@ impl HttpGenerator {
             let answer = self
                 .transport
                 .post("/chat/completions", &body)
-                .map_err(|f| self.error(f.to_string()))?;
+                .map_err(|f| self.failure(f))?;
             let choices = answer["choices"].as_array().filter(|c| !c.is_empty());
             let choices = choices.ok_or_else(|| {
                 let excerpt = self.transport.excerpt(&answer.to_string());
@@ -256,7 +267,7 @@ impl Score for HttpGenerator {
             .collect();
         let scored = self.in_flight(&pairs, |(prompt, text)| {
             self.echo(&format!("{prompt} {text}"), prompt.len())
-                .map_err(|f| self.error(f.to_string()))
+                .map_err(|f| self.failure(f))
         });
         let mut scored = scored.into_iter();
         requests

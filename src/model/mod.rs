@@ -163,6 +163,9 @@ pub enum ModelError {
     File { path: PathBuf, message: String },
     #[error("model {model}: {message}")]
     Model { model: String, message: String },
+    /// Not the request's fault: the same one may be answered later.
+    #[error("model {model}: {message}")]
+    Unavailable { model: String, message: String },
     #[error("device {name}: {message}")]
     Device { name: String, message: String },
 }

@@ -212,12 +212,11 @@ impl Building {
     /// new one, never a part of either.
     pub fn publish(self) -> Result<u64, StoreError> {
         let number = self.output.generations()?.last().map_or(1, |last| last + 1);
-        let journal = self.folder().join("journal.ndjson");
+        let folder = self.output.root.join(GENERATIONS).join(number.to_string());
+        rename(&self.folder(), &folder)?;
+        // Only now: without its journal, a finished generation that is not yet named would be thrown away.
+        let journal = folder.join("journal.ndjson");
         fs::remove_file(&journal).map_err(StoreError::io(&journal))?;
-        rename(
-            &self.folder(),
-            &self.output.root.join(GENERATIONS).join(number.to_string()),
-        )?;
         self.point_current_at(number)
     }
 

@@ -48,7 +48,7 @@ pub struct DatasetSummary {
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Indexes {
-    /// Lowest `scores.gain` of a query that the indexes took; null: they took all.
+    /// Lowest `scores.gain` of a query that the indexes took; null where no query has a score, or none is kept.
     pub query_threshold: Option<f32>,
     pub queries_indexed: u64,
     pub sparse: Option<IndexSummary>,

@@ -132,6 +132,21 @@ pub fn rename(from: &Path, to: &Path) -> Result<(), StoreError> {
         .map_err(StoreError::io(folder))
 }
 
+/// Syncs every file and folder below `folder`: what other libraries have written there survives a power cut.
+pub fn sync_tree(folder: &Path) -> Result<(), StoreError> {
+    for entry in walkdir::WalkDir::new(folder).contents_first(true) {
+        let entry = entry.map_err(|e| StoreError::Invalid {
+            path: folder.to_owned(),
+            message: e.to_string(),
+        })?;
+        let path = entry.path();
+        File::open(path)
+            .and_then(|f| f.sync_all())
+            .map_err(StoreError::io(path))?;
+    }
+    Ok(())
+}
+
 fn temporary_name(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".tmp");

@@ -177,3 +177,27 @@ pub fn parquet_files(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
         })
         .collect()
 }
+
+/// Runs tests/peers.py with the Python that INTENDEX_PEERS_PYTHON names; says so where there is none.
+pub fn peers(arguments: &[&Path]) {
+    let Some(python) = std::env::var_os("INTENDEX_PEERS_PYTHON") else {
+        let mut stderr = std::io::stderr();
+        let _ = std::io::Write::write_all(
+            &mut stderr,
+            b"SKIPPED: peers: INTENDEX_PEERS_PYTHON is not set\n",
+        );
+        return;
+    };
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/peers.py");
+    let output = std::process::Command::new(python)
+        .arg(script)
+        .args(arguments)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success(),
+        "{}{said}",
+        String::from_utf8_lossy(&output.stdout)
+    );
+}

@@ -41,7 +41,7 @@ fn column(path: &Path, name: &str) -> Vec<String> {
 #[test]
 fn real_documents() {
     let Some(data) = std::env::var_os("INTENDEX_EVAL_DATA") else {
-        eprintln!("SKIPPED: real_documents needs INTENDEX_EVAL_DATA");
+        crate::skipped("real_documents needs INTENDEX_EVAL_DATA");
         return;
     };
     let embedder = Fake::new(Tokens::Words, 254);

@@ -6,7 +6,10 @@ use arrow::{
     error::ArrowError,
 };
 
-use super::{MapStage, list_of_texts, outcome, outcome::Outcome, strings, text_at, texts_at};
+use super::{
+    MapStage, fatal, list_of_texts, outcome, outcome::Outcome, rows_apart, strings, text_at,
+    texts_at,
+};
 use crate::{
     engine::{
         fingerprint::{self, Fingerprints},
@@ -21,6 +24,8 @@ use crate::{
 /// `intents(title, text, given)`: the questions a document answers. Given ones are taken as they are.
 pub struct Intents {
     settings: spec::Intents,
+    /// The corpus brings its own; a document without any has none.
+    given_only: bool,
     fingerprint: String,
     models: Models,
     progress: Arc<dyn Progress>,
@@ -35,6 +40,7 @@ impl Intents {
     ) -> Self {
         Self {
             settings: job.intents.clone(),
+            given_only: job.corpus.intents.is_some(),
             fingerprint: fingerprints.intents.clone(),
             models: models.clone(),
             progress,
@@ -49,31 +55,25 @@ impl Intents {
         .into()
     }
 
-    /// Predicts for the documents that have none given and are not too long, all in one call.
-    fn predict(&self, wanted: &[Document]) -> Vec<Result<Predicted, ModelError>> {
+    /// Predicts for the documents that have none given and are not too long, all in one call. A model that cannot be
+    /// loaded or reached ends the stage; it is no document's fault.
+    fn predict(
+        &self,
+        wanted: &[Document],
+    ) -> Result<Vec<Result<Predicted, ModelError>>, ArrowError> {
         if wanted.is_empty() {
-            return Vec::new();
+            return Ok(Vec::new());
         }
-        let models = self
-            .models
-            .generator()
-            .and_then(|g| Ok((g, self.models.embedder()?)));
-        match models {
-            Ok((generator, embedder)) => {
-                let done = || self.progress.advance(1);
-                intent::predict(wanted, &self.settings, &*generator, &*embedder, &done)
-            }
-            Err(error) => {
-                let message = error.to_string();
-                let fail = |_| {
-                    Err(ModelError::Model {
-                        model: "generator".into(),
-                        message: message.clone(),
-                    })
-                };
-                (0..wanted.len()).map(fail).collect()
-            }
-        }
+        let (generator, embedder) = (self.models.generator(), self.models.embedder());
+        let (generator, embedder) = (generator.map_err(fatal)?, embedder.map_err(fatal)?);
+        let done = || self.progress.advance(1);
+        rows_apart(intent::predict(
+            wanted,
+            &self.settings,
+            &*generator,
+            &*embedder,
+            &done,
+        ))
     }
 }
 
@@ -102,7 +102,7 @@ impl MapStage for Intents {
         let given = &arguments[2];
         let mut outcomes = Vec::with_capacity(texts.len());
         let mut wanted = Vec::new();
-        let generate = self.settings.enabled && self.models.has_generator();
+        let generate = self.settings.enabled && !self.given_only;
         for i in 0..texts.len() {
             let (title, text) = (text_at(titles, i), text_at(texts, i).unwrap_or_default());
             let row_given = texts_at(given, i).join("\n");
@@ -127,7 +127,7 @@ impl MapStage for Intents {
                 ..Outcome::default()
             });
         }
-        let mut predicted = self.predict(&wanted).into_iter();
+        let mut predicted = self.predict(&wanted)?.into_iter();
         let mut rows: Vec<Vec<Intent>> = Vec::with_capacity(texts.len());
         for (i, outcome) in outcomes.iter_mut().enumerate() {
             rows.push(if given.is_valid(i) {

@@ -31,7 +31,10 @@ use datafusion::{
     prelude::SessionContext,
 };
 
-use crate::{job::Job, job::Progress};
+use crate::{
+    job::{Job, Progress},
+    model::ModelError,
+};
 
 use super::{fingerprint::Fingerprints, models::Models};
 
@@ -152,6 +155,24 @@ impl ScalarUDFImpl for MapFunction {
         let result = self.stage.run(&columns).map_err(DataFusionError::from)?;
         Ok(ColumnarValue::Array(result))
     }
+}
+
+/// An error of the whole stage: a model that cannot be loaded or reached.
+fn fatal(error: ModelError) -> ArrowError {
+    ArrowError::ExternalError(Box::new(error))
+}
+
+/// Lets the rows' own errors stay in their rows; a server that is down ends the stage, so that a later run tries
+/// again.
+fn rows_apart<T>(
+    rows: Vec<Result<T, ModelError>>,
+) -> Result<Vec<Result<T, ModelError>>, ArrowError> {
+    let down = |row: &Result<T, ModelError>| matches!(row, Err(ModelError::Unavailable { .. }));
+    if !rows.iter().any(down) {
+        return Ok(rows);
+    }
+    let first = rows.into_iter().find(down).and_then(Result::err);
+    Err(fatal(first.expect("one was found")))
 }
 
 /// Row `i` of a string column, None where null.

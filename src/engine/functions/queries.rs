@@ -6,7 +6,7 @@ use arrow::{
     error::ArrowError,
 };
 
-use super::{MapStage, outcome, outcome::Outcome, strings, text_at};
+use super::{MapStage, fatal, outcome, outcome::Outcome, rows_apart, strings, text_at};
 use crate::{
     engine::{
         fingerprint::{self, Fingerprints},
@@ -72,9 +72,8 @@ impl MapStage for Queries {
             arguments[0].as_string::<i32>(),
             arguments[1].as_string::<i32>(),
         ];
-        let external = |e| ArrowError::ExternalError(Box::new(e));
-        let generator = self.models.generator().map_err(external)?;
-        let scorer = self.models.scorer().map_err(external)?;
+        let generator = self.models.generator().map_err(fatal)?;
+        let scorer = self.models.scorer().map_err(fatal)?;
         let intents: Vec<Vec<String>> = (0..texts.len())
             .map(|i| served_at(&arguments[2], i))
             .collect();
@@ -107,6 +106,7 @@ impl MapStage for Queries {
             scorer.as_deref(),
             &done,
         );
+        let written = rows_apart(written)?;
         let mut rows = Vec::with_capacity(written.len());
         for (outcome, written) in outcomes.iter_mut().zip(written) {
             let written = written.unwrap_or_else(|error| {

@@ -109,8 +109,8 @@ fn an_empty_index_is_a_header() {
 #[test]
 fn the_toy_collection_is_what_anserini_exports() {
     let Some(data) = std::env::var_os("INTENDEX_EVAL_DATA") else {
-        eprintln!(
-            "SKIPPED: the_toy_collection_is_what_anserini_exports: INTENDEX_EVAL_DATA is not set"
+        crate::skipped(
+            "the_toy_collection_is_what_anserini_exports: INTENDEX_EVAL_DATA is not set",
         );
         return;
     };

@@ -243,7 +243,7 @@ fn minilm_matches_its_reference() {
         .map(|root| PathBuf::from(root).join("minilm"))
         .unwrap_or_default();
     if !folder.is_dir() {
-        return eprintln!("SKIPPED: INTENDEX_MODELS names no folder with minilm/");
+        return crate::skipped("INTENDEX_MODELS names no folder with minilm/");
     }
     let golden: Golden =
         serde_json::from_str(include_str!("../../../tests/data/minilm_golden.json")).unwrap();

@@ -412,7 +412,9 @@ fn real(name: &str) -> Option<Decoder> {
     match path.filter(|path| path.is_file()) {
         Some(path) => Some(load(&path).unwrap()),
         None => {
-            eprintln!("SKIPPED: INTENDEX_MODELS names no folder with {name}/model.gguf");
+            crate::skipped(&format!(
+                "INTENDEX_MODELS names no folder with {name}/model.gguf"
+            ));
             None
         }
     }

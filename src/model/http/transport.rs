@@ -19,6 +19,9 @@ pub enum Failure {
     /// The server lacks what was asked for.
     #[error("{0}")]
     Unsupported(String),
+    /// No answer after all attempts, or none for us.
+    #[error("{0}")]
+    Down(String),
     #[error("{0}")]
     Other(String),
 }
@@ -97,18 +100,17 @@ impl Transport {
             Err(error) => return unanswered(url, &error),
         };
         let message = format!("{url}: {status}: {}", self.excerpt(&text));
-        // A server may say that it cannot echo a prompt with nearly any status: llama-cpp-python does with 500.
-        let unsupported =
-            path == "/completions" && !matches!(status.as_u16(), 401 | 403 | 429 | 502..);
-        let failure = if unsupported {
-            Failure::Unsupported(message)
-        } else {
-            Failure::Other(message)
-        };
-        if status.as_u16() == 429 || status.is_server_error() {
-            Attempt::Again(failure, asked)
-        } else {
-            Attempt::Failed(failure)
+        match status.as_u16() {
+            401 | 403 => Attempt::Failed(Failure::Down(format!(
+                "{message}; check models.generator.api_key"
+            ))),
+            // llama-cpp-python says with 500 that it was not started to echo prompts.
+            500 | 501 if path == "/completions" => {
+                Attempt::Again(Failure::Unsupported(message), asked)
+            }
+            429 | 500.. => Attempt::Again(Failure::Down(message), asked),
+            _ if path == "/completions" => Attempt::Failed(Failure::Unsupported(message)),
+            _ => Attempt::Failed(Failure::Other(message)),
         }
     }
 
@@ -124,7 +126,7 @@ impl Transport {
 }
 
 fn unanswered(url: &str, error: &ureq::Error) -> Attempt {
-    let failure = Failure::Other(format!("{url}: {error}; is the server up?"));
+    let failure = Failure::Down(format!("{url}: {error}; is the server up?"));
     match error {
         ureq::Error::Io(_)
         | ureq::Error::Protocol(_)
