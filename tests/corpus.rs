@@ -469,7 +469,7 @@ fn damage_inside_a_file_is_named_and_never_panics() {
     let whole = std::fs::read(&good).unwrap();
     let path = dir.path().join("bad.parquet");
     let mut damaged = 0;
-    for at in 4..whole.len() {
+    for at in (4..whole.len()).step_by(3) {
         let mut bytes = whole.clone();
         bytes[at] ^= 0xff;
         std::fs::write(&path, &bytes).unwrap();
@@ -483,7 +483,7 @@ fn damage_inside_a_file_is_named_and_never_panics() {
             damaged += 1;
         }
     }
-    assert!(damaged > whole.len() / 10);
+    assert!(damaged > whole.len() / 30);
 }
 
 #[test]

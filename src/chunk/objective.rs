@@ -96,9 +96,11 @@ pub(super) fn dot(a: &[f32], b: &[f32]) -> f32 {
         .map(|(x, y)| x * y)
         .sum();
     for (a, b) in a.zip(b) {
-        for lane in 0..8 {
-            lanes[lane] += a[lane] * b[lane];
-        }
+        let products = a.iter().zip(b).map(|(x, y)| x * y);
+        lanes
+            .iter_mut()
+            .zip(products)
+            .for_each(|(lane, x)| *lane += x);
     }
     rest + lanes.iter().sum::<f32>()
 }

@@ -77,7 +77,7 @@ impl Problem {
     fn best(&self) -> (usize, f64) {
         let n = self.tokens.len();
         let segmentations = (0..1u32 << (n - 1)).map(|cuts| {
-            let mut ends: Vec<usize> = (1..n).filter(|&j| cuts >> (j - 1) & 1 == 1).collect();
+            let mut ends: Vec<usize> = (1..n).filter(|&j| (cuts >> (j - 1)) & 1 == 1).collect();
             ends.push(n);
             let starts = std::iter::once(0).chain(ends.clone());
             starts
