@@ -95,6 +95,8 @@ pub fn log_probability(logits: &[f32], token: u32) -> Option<f64> {
 mod tests {
     use proptest::prelude::*;
 
+    use rand::Rng;
+
     use super::*;
 
     fn sampling(temperature: f32, top_p: f32) -> Sampling {
