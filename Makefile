@@ -12,13 +12,21 @@ INTENDEX := target/release/intendex
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-setup: ## install what FAISS needs to build, where it is missing (Debian, Ubuntu)
+# Asked of the tools themselves, as not every machine has dpkg or took them from a package.
+setup: ## install what is missing to build FAISS and to make a Python environment (Debian, Ubuntu)
 	@missing=; \
-	for package in cmake g++ make libopenblas-dev liblapack-dev; do \
-		dpkg -s $$package >/dev/null 2>&1 || missing="$$missing $$package"; \
-	done; \
+	command -v cmake >/dev/null || missing="$$missing cmake"; \
+	command -v make >/dev/null || missing="$$missing make"; \
+	if command -v c++ >/dev/null; then \
+		[ -e "$$(c++ -print-file-name=libblas.so)" ] || missing="$$missing libopenblas-dev"; \
+		[ -e "$$(c++ -print-file-name=liblapack.so)" ] || missing="$$missing liblapack-dev"; \
+	else \
+		missing="$$missing g++ libopenblas-dev liblapack-dev"; \
+	fi; \
+	python3 -c 'import ensurepip' 2>/dev/null || missing="$$missing python3-venv"; \
 	[ -z "$$missing" ] && exit 0; \
-	command -v apt-get >/dev/null || { echo "install these with your package manager:$$missing" >&2; exit 1; }; \
+	command -v apt-get >/dev/null || { echo "no apt-get here; install what these Debian packages hold:$$missing" >&2; exit 1; }; \
+	[ "$$(id -u)" = 0 ] || [ -n "$(SUDO)" ] || { echo "not root and no sudo here; have these installed:$$missing" >&2; exit 1; }; \
 	$(SUDO) apt-get update -q && $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $$missing
 
 models: ## fetch the pinned models, 1.1 GB, to $INTENDEX_MODELS (default: ~/.cache/intendex/models)

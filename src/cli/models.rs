@@ -42,7 +42,7 @@ pub struct ModelsCheckArgs {
 /// Prints where models are on this machine, one path a line.
 #[derive(Debug, clap::Args)]
 pub struct ModelsPathArgs {
-    /// Folders, files, or hub ids as ID@REVISION.
+    /// Folders, files, or hub ids as ID@REVISION (an embedder) or ID@REVISION/FILE (a GGUF file).
     #[arg(required = true, value_name = "NAME")]
     pub names: Vec<String>,
 }

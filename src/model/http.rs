@@ -4,6 +4,11 @@
 //! server has. It does not share its chat template, so scores are taken of a plain rendering of the conversation, the
 //! same for a chunk's prompt and for the empty one.
 
+mod transport;
+
+#[cfg(test)]
+mod tests;
+
 use std::{
     ops::Range,
     sync::{
@@ -11,12 +16,11 @@ use std::{
         atomic::{AtomicUsize, Ordering},
     },
     thread,
-    time::Duration,
 };
 
 use serde_json::{Value, json};
-use ureq::{Agent, Body, http::Response};
 
+use self::transport::{Failure, Transport};
 use super::{
     Completion, Generate, LogProb, ModelError, ModelIdentity, Prompt, Role, Sampling, Score,
 };
@@ -27,25 +31,15 @@ const DEFAULT_CONTEXT: usize = 4096;
 /// Requests handed over at once, per request in flight: enough that none waits for the slowest.
 const GROUP: usize = 4;
 
-const ATTEMPTS: u32 = 5;
-const FIRST_WAIT: Duration = Duration::from_millis(250);
-const LONGEST_WAIT: Duration = Duration::from_secs(60);
-const TIMEOUT: Duration = Duration::from_secs(600);
-
-/// Bytes of a server's answer that an error shows.
-const EXCERPT: usize = 300;
-
 /// Bytes of a token where the server's tokenizer is unknown.
 const BYTES_PER_TOKEN: usize = 4;
 
 pub struct HttpGenerator {
-    base: String,
     model: String,
-    api_key: Option<String>,
+    transport: Transport,
     identity: ModelIdentity,
     concurrency: usize,
     context_tokens: usize,
-    agent: Agent,
     can_score: OnceLock<Result<bool, String>>,
 }
 
@@ -53,35 +47,36 @@ impl HttpGenerator {
     pub fn new(settings: &spec::Generator) -> Result<Self, ModelError> {
         let base = settings
             .server
-            .clone()
+            .as_deref()
             .unwrap_or_default()
-            .trim_end_matches('/')
-            .to_owned();
-        if !base.starts_with("http://") && !base.starts_with("https://") {
-            return Err(ModelError::Model {
-                model: settings.model.clone(),
-                message: format!(
-                    "models.generator.server is `{base}`, not a URL such as http://127.0.0.1:8000/v1"
-                ),
-            });
-        }
-        let identity = ModelIdentity {
-            name: format!("{} @ {base}", settings.model),
-            architecture: "server".into(),
-            files: Vec::new(),
-        };
-        let config = Agent::config_builder()
-            .http_status_as_error(false)
-            .timeout_global(Some(TIMEOUT))
-            .build();
-        Ok(Self {
-            base,
+            .trim_end_matches('/');
+        let refused = |why: &str| ModelError::Model {
             model: settings.model.clone(),
-            api_key: settings.api_key.clone().filter(|key| !key.is_empty()),
-            identity,
+            message: format!("models.generator.server {why}"),
+        };
+        let host = base
+            .strip_prefix("http://")
+            .or_else(|| base.strip_prefix("https://"));
+        let host = host.ok_or_else(|| refused("is not a URL such as http://127.0.0.1:8000/v1"))?;
+        // The URL goes into manifests, and must hold no secret.
+        if host
+            .split('/')
+            .next()
+            .is_some_and(|authority| authority.contains('@'))
+        {
+            return Err(refused("holds a password; use models.generator.api_key"));
+        }
+        let api_key = settings.api_key.clone().filter(|key| !key.is_empty());
+        Ok(Self {
+            model: settings.model.clone(),
+            transport: Transport::new(base.to_owned(), api_key),
+            identity: ModelIdentity {
+                name: format!("{} @ {base}", settings.model),
+                architecture: "server".into(),
+                files: Vec::new(),
+            },
             concurrency: settings.concurrency.max(1),
             context_tokens: settings.context_tokens.unwrap_or(DEFAULT_CONTEXT),
-            agent: config.into(),
             can_score: OnceLock::new(),
         })
     }
@@ -130,7 +125,8 @@ impl HttpGenerator {
             let body = json!({
                 "model": self.model,
                 "messages": prompt.messages,
-                "n": sampling.n - completions.len(),
+                // Some servers refuse several greedy choices, which would be equal.
+                "n": if sampling.temperature > 0.0 { sampling.n - completions.len() } else { 1 },
                 "temperature": sampling.temperature,
                 "top_p": sampling.top_p,
                 "max_tokens": sampling.max_tokens,
@@ -139,14 +135,13 @@ impl HttpGenerator {
                 "seed": (sampling.seed.wrapping_add(completions.len() as u64) & 0x7fff_ffff),
             });
             let answer = self
+                .transport
                 .post("/chat/completions", &body)
                 .map_err(|f| self.failure(f))?;
             let choices = answer["choices"].as_array().filter(|c| !c.is_empty());
             let choices = choices.ok_or_else(|| {
-                self.error(format!(
-                    "answered without choices: {}",
-                    excerpt(&answer.to_string())
-                ))
+                let excerpt = self.transport.excerpt(&answer.to_string());
+                self.error(format!("answered without choices: {excerpt}"))
             })?;
             let tokens =
                 answer["usage"]["completion_tokens"].as_u64().unwrap_or(0) as usize / choices.len();
@@ -170,7 +165,7 @@ impl HttpGenerator {
         let body = json!({
             "model": self.model, "prompt": text, "max_tokens": 1, "temperature": 0, "echo": true, "logprobs": 1,
         });
-        let answer = self.post("/completions", &body)?;
+        let answer = self.transport.post("/completions", &body)?;
         let logprobs = &answer["choices"][0]["logprobs"];
         let (Some(values), Some(offsets)) = (
             logprobs["token_logprobs"].as_array(),
@@ -180,18 +175,11 @@ impl HttpGenerator {
                 "it returns no log-probabilities for `echo`".into(),
             ));
         };
-        let start = text[..from].chars().count() as u64;
-        let end = text.chars().count() as u64;
-        let first = offsets.first().and_then(Value::as_u64).unwrap_or(0);
-        let inside = |offset: &Value| {
-            offset
-                .as_u64()
-                .is_some_and(|o| (start..end).contains(&(o - first.min(o))))
-        };
+        let inside = continuation(offsets, text, from);
         let values: Vec<f64> = values
             .iter()
-            .zip(offsets)
-            .filter(|(_, o)| inside(o))
+            .zip(inside)
+            .filter(|(_, i)| *i)
             .filter_map(|(v, _)| v.as_f64())
             .collect();
         if values.is_empty() {
@@ -201,49 +189,6 @@ impl HttpGenerator {
             sum: values.iter().sum(),
             tokens: values.len(),
         })
-    }
-
-    fn post(&self, path: &str, body: &Value) -> Result<Value, Failure> {
-        let url = format!("{}{path}", self.base);
-        let mut wait = FIRST_WAIT;
-        for attempt in 1.. {
-            let mut request = self.agent.post(&url);
-            if let Some(key) = &self.api_key {
-                request = request.header("Authorization", format!("Bearer {key}"));
-            }
-            let (message, asked) = match request.send_json(body) {
-                Ok(response) if response.status().is_success() => return read(response, &url),
-                Ok(response) => {
-                    let status = response.status();
-                    let asked = retry_after(&response);
-                    let text = response.into_body().read_to_string().unwrap_or_default();
-                    let message = format!("{url}: {status}: {}", excerpt(&text));
-                    if [401, 403].contains(&status.as_u16()) {
-                        return Err(Failure::Down(format!(
-                            "{message}; check models.generator.api_key"
-                        )));
-                    }
-                    if status.as_u16() != 429 && !status.is_server_error() {
-                        let unsupported = path == "/completions";
-                        return Err(if unsupported {
-                            Failure::Unsupported(message)
-                        } else {
-                            Failure::Other(message)
-                        });
-                    }
-                    (message, asked)
-                }
-                Err(error) => (format!("{url}: {error}"), None),
-            };
-            if attempt == ATTEMPTS {
-                return Err(Failure::Down(format!(
-                    "{message} ({ATTEMPTS} attempts); is the server up?"
-                )));
-            }
-            thread::sleep(asked.unwrap_or(wait).min(LONGEST_WAIT));
-            wait *= 2;
-        }
-        unreachable!("the loop ends at the last attempt")
     }
 
     /// Runs `work` on every request, `concurrency` at a time; results in order.
@@ -321,7 +266,7 @@ impl Score for HttpGenerator {
             .flat_map(|(p, texts)| texts.iter().map(|t| (plain(p), t.as_str())))
             .collect();
         let scored = self.in_flight(&pairs, |(prompt, text)| {
-            self.echo(&format!("{prompt}{text}"), prompt.len())
+            self.echo(&format!("{prompt} {text}"), prompt.len())
                 .map_err(|f| self.failure(f))
         });
         let mut scored = scored.into_iter();
@@ -332,7 +277,23 @@ impl Score for HttpGenerator {
     }
 }
 
-/// The conversation as `role: content` lines, up to the assistant's turn.
+/// Which of the tokens at `offsets` (code points into `text`) belong to its part from byte `from`. The token that the
+/// server was made to add lies behind the text.
+fn continuation(offsets: &[Value], text: &str, from: usize) -> Vec<bool> {
+    let start = text[..from].chars().count() as u64;
+    let end = text.chars().count() as u64;
+    let first = offsets.first().and_then(Value::as_u64).unwrap_or(0);
+    let offsets: Vec<u64> = offsets
+        .iter()
+        .map(|o| o.as_u64().map_or(end, |o| o.saturating_sub(first)))
+        .collect();
+    let token_end = |i: usize| offsets.get(i + 1).copied().unwrap_or(end);
+    let inside =
+        |(i, &offset): (usize, &u64)| offset < end && (offset >= start || token_end(i) > start);
+    offsets.iter().enumerate().map(inside).collect()
+}
+
+/// The conversation as `role: content` lines, up to the assistant's turn. No space at its end: tokens begin with theirs.
 fn plain(prompt: &Prompt) -> String {
     let name = |role: Role| match role {
         Role::System => "System",
@@ -344,7 +305,7 @@ fn plain(prompt: &Prompt) -> String {
         .iter()
         .map(|m| format!("{}: {}\n", name(m.role), m.content))
         .collect();
-    turns + "Assistant: "
+    turns + "Assistant:"
 }
 
 fn words(text: &str) -> impl Iterator<Item = Range<usize>> {
@@ -353,42 +314,3 @@ fn words(text: &str) -> impl Iterator<Item = Range<usize>> {
         start..start + word.len()
     })
 }
-
-fn read(mut response: Response<Body>, url: &str) -> Result<Value, Failure> {
-    let text = response
-        .body_mut()
-        .read_to_string()
-        .map_err(|e| Failure::Other(format!("{url}: {e}")))?;
-    serde_json::from_str(&text)
-        .map_err(|_| Failure::Other(format!("{url}: answered no JSON: {}", excerpt(&text))))
-}
-
-fn retry_after(response: &Response<Body>) -> Option<Duration> {
-    let seconds = response
-        .headers()
-        .get("retry-after")?
-        .to_str()
-        .ok()?
-        .parse()
-        .ok()?;
-    Some(Duration::from_secs(seconds))
-}
-
-fn excerpt(text: &str) -> &str {
-    &text[..text.floor_char_boundary(EXCERPT)]
-}
-
-#[derive(Debug, thiserror::Error)]
-enum Failure {
-    /// The server lacks what was asked for.
-    #[error("{0}")]
-    Unsupported(String),
-    /// No answer after all attempts, or none for us.
-    #[error("{0}")]
-    Down(String),
-    #[error("{0}")]
-    Other(String),
-}
-
-#[cfg(test)]
-mod tests;

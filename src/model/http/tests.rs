@@ -3,6 +3,7 @@ use std::{
     net::TcpListener,
     sync::{Arc, Mutex},
     thread,
+    time::Duration,
 };
 
 use serde_json::{Value, json};
@@ -47,7 +48,9 @@ fn client(base: &str) -> HttpGenerator {
         json!({"model": "m", "server": base, "api_key": "secret-key", "concurrency": 3}),
     )
     .unwrap();
-    HttpGenerator::new(&settings).unwrap()
+    let mut client = HttpGenerator::new(&settings).unwrap();
+    client.transport.first_wait = Duration::from_millis(1);
+    client
 }
 
 fn request(text: &str, n: usize) -> (Prompt, Sampling) {
@@ -160,26 +163,102 @@ fn one_bad_answer_is_its_own_requests_error() {
 }
 
 #[test]
+fn a_server_that_stays_away_is_given_up() {
+    let (base, heads) = server(|_, _, _| (502, String::new(), "bad gateway".into()));
+    let message = client(&base)
+        .generate(&[request("x", 1)])
+        .remove(0)
+        .unwrap_err()
+        .to_string();
+    assert!(
+        message.contains("/v1/chat/completions: 502") && message.contains("bad gateway"),
+        "{message}"
+    );
+    assert_eq!(heads.lock().unwrap().len(), 7);
+
+    let free = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let message = client(&format!("http://{free}/v1")).generate(&[request("x", 1)]);
+    let message = message[0].as_ref().unwrap_err().to_string();
+    assert!(
+        message.contains(&free.to_string()) && message.contains("is the server up?"),
+        "{message}"
+    );
+}
+
+#[test]
+fn no_error_or_identity_holds_a_secret() {
+    let answer = json!({"error": "incorrect API key secret-key"}).to_string();
+    for status in [200, 401] {
+        let answer = answer.clone();
+        let (base, _) = server(move |_, _, _| (status, String::new(), answer.clone()));
+        let client = client(&base);
+        let message = client
+            .generate(&[request("x", 1)])
+            .remove(0)
+            .unwrap_err()
+            .to_string();
+        assert!(message.contains("incorrect API key [api_key]"), "{message}");
+        if status == 401 {
+            assert!(
+                client.can_score().is_err(),
+                "a wrong key is no missing feature"
+            );
+        }
+    }
+    let settings = json!({"model": "m", "server": "https://me:pass@example.org/v1"});
+    let error = HttpGenerator::new(&serde_json::from_value(settings).unwrap())
+        .err()
+        .unwrap();
+    assert!(
+        error.to_string().contains("api_key") && !error.to_string().contains("pass@"),
+        "{error}"
+    );
+}
+
+/// Echoes a prompt as `cut` makes tokens of it, each with log-probability -1, and a token more, as servers do.
+fn echo(body: &Value, cut: impl Fn(&str) -> Vec<String>) -> (u16, String, String) {
+    let (mut at, mut values, mut offsets) = (0, Vec::new(), Vec::new());
+    for token in cut(body["prompt"].as_str().unwrap())
+        .iter()
+        .chain([&".".to_string()])
+    {
+        values.push(if at == 0 { Value::Null } else { json!(-1.0) });
+        offsets.push(at);
+        at += token.chars().count();
+    }
+    let logprobs = json!({"token_logprobs": values, "text_offset": offsets});
+    (
+        200,
+        String::new(),
+        json!({"choices": [{"logprobs": logprobs}]}).to_string(),
+    )
+}
+
+#[test]
 fn scores_are_the_continuations_alone() {
-    // One token a character, each with log-probability -1, as servers echo them: the first has none.
     let (base, _) = server(|_, path, body| {
         assert_eq!(path, "/v1/completions");
-        let count = body["prompt"].as_str().unwrap().chars().count() + 1;
-        let values: Vec<Value> = (0..count)
-            .map(|i| if i == 0 { Value::Null } else { json!(-1.0) })
-            .collect();
-        let offsets: Vec<usize> = (0..count).collect();
-        (
-            200,
-            String::new(),
-            json!({"choices": [{"logprobs": {"token_logprobs": values, "text_offset": offsets}}]})
-                .to_string(),
-        )
+        // Words with the space before them, as byte-pair vocabularies have them.
+        echo(body, |prompt| {
+            prompt
+                .split_inclusive(' ')
+                .fold(vec![String::new()], |mut words, w| {
+                    words.last_mut().unwrap().push_str(w.trim_end_matches(' '));
+                    if w.ends_with(' ') {
+                        words.push(" ".into());
+                    }
+                    words
+                })
+        })
     });
     let client = client(&base);
     assert!(client.can_score().unwrap());
+    let texts = ["where is it?".to_string(), "où".into()];
     let scores = client
-        .score(&[(request("é", 1).0, vec!["abc".into(), "où".into()])])
+        .score(&[(request("é ü", 1).0, texts.to_vec())])
         .remove(0)
         .unwrap();
     assert_eq!(
@@ -190,21 +269,57 @@ fn scores_are_the_continuations_alone() {
                 tokens: 3
             },
             LogProb {
-                sum: -2.0,
-                tokens: 2
+                sum: -1.0,
+                tokens: 1
             }
         ]
     );
 }
 
 #[test]
+fn a_token_across_the_boundary_is_the_continuations() {
+    let text = "Assistant: what";
+    let offsets = |at: &[u64]| -> Vec<Value> { at.iter().map(|o| json!(o)).collect() };
+    let inside = |at: &[u64]| continuation(&offsets(at), text, "Assistant:".len());
+    assert_eq!(inside(&[0, 9, 10, 15]), [false, false, true, false]);
+    assert_eq!(inside(&[0, 9, 15]), [false, true, false]);
+    // Parts of one character share an offset.
+    assert_eq!(
+        inside(&[0, 9, 10, 10, 10]),
+        [false, false, true, true, true]
+    );
+    // Some servers count from the start of a longer prompt.
+    assert_eq!(inside(&[7, 17, 22]), [false, true, false]);
+}
+
+#[test]
 fn a_server_that_does_not_echo_cannot_score() {
-    let (base, _) = server(|_, _, _| {
-        (
-            200,
-            String::new(),
-            json!({"choices": [{"text": "x", "logprobs": null}]}).to_string(),
-        )
-    });
-    assert!(!client(&base).can_score().unwrap());
+    let silent = json!({"choices": [{"text": "x", "logprobs": null}]}).to_string();
+    for (status, answer) in [
+        (200, silent),
+        (400, "no echo".into()),
+        (500, "logits_all".into()),
+        (404, "".into()),
+    ] {
+        let (base, _) = server(move |_, _, _| (status, String::new(), answer.clone()));
+        assert!(!client(&base).can_score().unwrap(), "{status}");
+    }
+    let (base, _) = server(|_, _, _| (503, String::new(), "loading".into()));
+    assert!(
+        client(&base).can_score().is_err(),
+        "a server that is away may be able to score"
+    );
+}
+
+#[test]
+fn estimated_tokens_lie_in_order_on_character_boundaries() {
+    let (base, _) = server(|_, _, _| (200, String::new(), String::new()));
+    let text = "A reader’s question: 東京は日本の首都です, isn't it?";
+    let mut end = 0;
+    for (from, to) in client(&base).token_offsets(text).unwrap() {
+        assert!(end <= from && from < to, "{from}..{to}");
+        assert!(text[end..from].trim().is_empty() && text.get(from..to).is_some());
+        end = to;
+    }
+    assert_eq!(end, text.len());
 }
