@@ -199,7 +199,7 @@ proptest! {
             bytes[at] = byte;
             bytes
         };
-        with_files(&corrupt(&WEIGHTS), &corrupt(&GGUF));
+        let _ = with_files(&corrupt(&WEIGHTS), &corrupt(&GGUF));
     }
 }
 
