@@ -88,7 +88,7 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// candle counts physical cores and leaves half of a virtual machine idle; it listens to this variable.
+/// candle counts physical cores, rayon logical ones; this variable makes both use all that the process may run on.
 fn use_every_core() {
     const THREADS: &str = "RAYON_NUM_THREADS";
     if std::env::var_os(THREADS).is_none() {
