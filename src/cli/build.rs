@@ -5,11 +5,20 @@ use std::{io::Write, path::PathBuf};
 use clap::builder::BoolishValueParser;
 
 use super::{Console, ExitStatus, load_job};
-use crate::engine::{self, build::Options, stage::Stage};
+use crate::{
+    engine::{
+        self,
+        build::{Options, Outcome, Summary},
+        stage::Stage,
+    },
+    job::Job,
+    store::manifest::hash_file,
+};
 
 /// Runs a job: reads the corpus and publishes a new generation of the index.
 ///
-/// A build that was ended continues where it was.
+/// A build that was ended continues where it was. What earlier builds have computed from the same input with the same
+/// settings and model files is taken over; a job whose index is up to date does nothing.
 #[derive(Debug, clap::Args)]
 pub struct BuildArgs {
     /// The job file (TOML).
@@ -23,9 +32,12 @@ pub struct BuildArgs {
         env = "INTENDEX_BUILD_SET"
     )]
     pub set: Vec<String>,
-    /// Start over: take nothing from an unfinished build.
+    /// Start over: take nothing from an unfinished build, and build even if nothing has changed.
     #[arg(long, value_parser = BoolishValueParser::new(), env = "INTENDEX_BUILD_RESTART")]
     pub restart: bool,
+    /// Compute this stage and all later ones anew, whatever earlier builds have.
+    #[arg(long, value_name = "NAME", value_parser = stage, env = "INTENDEX_BUILD_FROM")]
+    pub from: Option<Stage>,
     /// Stop after this stage and publish nothing; the next build goes on from there.
     #[arg(long, value_name = "NAME", value_parser = stage, env = "INTENDEX_BUILD_STAGE")]
     pub stage: Option<Stage>,
@@ -44,31 +56,50 @@ pub fn run(args: BuildArgs, console: &Console) -> anyhow::Result<ExitStatus> {
     let job = load_job(&args.job, &args.set)?;
     let options = Options {
         restart: args.restart,
+        from: args.from,
         until: args.stage,
+        job_file: Some(hash_file(&args.job)?),
     };
-    let summary = engine::build::build(&job, options, console.progress().into())?;
-    let run = &summary.run;
-    let rows = |stage: &str| run.stages.get(stage).map_or(0, |t| t.rows);
-    let mut out = std::io::stdout().lock();
-    match summary.generation {
-        Some(number) => writeln!(
-            out,
-            "published generation {number} of {}: {} documents, {} chunks, {} questions, {} quarantined, {:.0} s",
-            job.output.path.display(),
-            rows("documents"),
-            rows("chunks"),
-            rows("queries"),
-            run.quarantined,
-            run.seconds,
-        )?,
-        None => writeln!(
-            out,
-            "stopped as told; nothing is published; the next build goes on from here"
-        )?,
+    let summary = engine::build::build(&job, &options, console.progress().into())?;
+    match writeln!(std::io::stdout().lock(), "{}", line(&job, &summary)) {
+        // What was done counts, whoever has stopped listening.
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => return Err(error.into()),
+        _ => {}
     }
-    Ok(if run.quarantined > 0 {
+    Ok(if summary.run.quarantined > 0 {
         ExitStatus::Partial
     } else {
         ExitStatus::Done
     })
+}
+
+fn line(job: &Job, summary: &Summary) -> String {
+    let run = &summary.run;
+    let out = job.output.path.display();
+    let rows = |stage: &str| run.stages.get(stage).map_or(0, |t| t.rows);
+    let number = match summary.outcome {
+        Outcome::Published(number) => number,
+        Outcome::Unchanged(number) => {
+            return format!("generation {number} of {out} is up to date; nothing to do");
+        }
+        Outcome::Stopped => {
+            return "stopped as told; nothing is published; the next build goes on from here"
+                .into();
+        }
+    };
+    let reused: u64 = run.stages.values().map(|t| t.reused).sum();
+    let computed: u64 = Stage::ALL
+        .iter()
+        .filter_map(|stage| run.stages.get(stage.name()))
+        .map(|t| t.computed)
+        .sum();
+    format!(
+        "published generation {number} of {out}: {} documents, {} chunks, {} questions; rows computed {computed}, \
+         reused {reused}; {} quarantined, {:.0} s",
+        rows("documents"),
+        rows("chunks"),
+        rows("queries"),
+        run.quarantined,
+        run.seconds,
+    )
 }

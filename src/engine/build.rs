@@ -17,6 +17,7 @@ use super::{
     indexes::Built,
     ingest,
     models::Models,
+    reuse::{self, Source},
     stage::{self, Layout, Stage},
 };
 use crate::{
@@ -25,30 +26,44 @@ use crate::{
     store::{
         self, Building, Dataset, Manifest, Output, StoreError,
         dataset::count_rows,
-        manifest::{self, DatasetSummary, Determinism, Machine, Run},
-        progress::Tally,
+        generation::Published,
+        manifest::{self, DatasetSummary, Determinism, Machine, Rate, Run},
+        progress::{Header, Meter, Tally},
     },
 };
 
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Options {
     /// Forget what an interrupted run left.
     pub restart: bool,
+    /// Compute this stage and the later ones anew: take over nothing of theirs from earlier builds.
+    pub from: Option<Stage>,
     /// Stop after this stage and publish nothing; a later build goes on from there.
     pub until: Option<Stage>,
+    /// BLAKE3 of the job file, for run.json.
+    pub job_file: Option<String>,
 }
 
 #[derive(Debug)]
 pub struct Summary {
-    /// The published generation; None if the build was told to stop before.
-    pub generation: Option<u64>,
+    pub outcome: Outcome,
     pub run: Run,
 }
 
-/// Runs the job. Only what is missing from an interrupted run of the same plan is computed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    Published(u64),
+    /// The published generation is what this job would build.
+    Unchanged(u64),
+    /// As `Options::until` says.
+    Stopped,
+}
+
+/// Runs the job. Only what is missing from an interrupted run of the same plan is computed, and of that only what no
+/// earlier build has.
 pub fn build(
     job: &Job,
-    options: Options,
+    options: &Options,
     progress: Arc<dyn Progress>,
 ) -> Result<Summary, EngineError> {
     let started = SystemTime::now()
@@ -61,18 +76,15 @@ pub fn build(
             .num_threads(job.engine.threads)
             .build_global();
     }
-    if let Some(until) = options.until.filter(|until| !stages(job).contains(until)) {
-        let runs: Vec<&str> = stages(job).into_iter().map(Stage::name).collect();
-        let (until, runs) = (until.name(), runs.join(", "));
-        return Err(EngineError::Refused(format!(
-            "the job has no stage {until}; it runs: {runs}"
-        )));
+    for stage in [options.from, options.until].into_iter().flatten() {
+        refuse_missing(job, stage)?;
     }
     let models = Models::find(&job.models, needs_generator(job))?;
     let fingerprints =
         Fingerprints::new(job, models.embedder_identity(), models.generator_identity());
     let runtime = Runtime::new().map_err(EngineError::Runtime)?;
     let writer = Output::new(&job.output.path).lock(job_name(job))?;
+    let published = writer.published();
     let spill = job
         .engine
         .spill
@@ -81,13 +93,29 @@ pub fn build(
     let ctx = corpus::session(&job.engine, &spill)?;
     let scan = runtime.block_on(corpus::open(&ctx, &job.corpus))?;
     let plan = fingerprints.plan(job, &scan.fingerprint());
-    let building = writer.open(&plan, options.restart)?;
+    if let Some(same) = published.as_ref().filter(|p| p.manifest.plan == plan)
+        && !options.restart
+        && options.from.is_none()
+        && let Some(summary) = unchanged(same)?
+    {
+        return Ok(summary);
+    }
+    let header = Header {
+        // Run again, a build with `from` goes on where it was, too.
+        plan: options
+            .from
+            .map_or(plan.clone(), |from| format!("{plan} from {}", from.name())),
+        stages: fingerprints.by_name(),
+    };
+    let building = writer.open(header, options.restart)?;
     let mut build = Build {
         job,
+        options,
         models,
         fingerprints,
         plan,
         building,
+        published,
         progress,
     };
     if !options.restart
@@ -95,21 +123,46 @@ pub fn build(
         && let Some(number) = build.building.publish_finished()?
     {
         return Ok(Summary {
-            generation: Some(number),
+            outcome: Outcome::Published(number),
             run: build.finished_run(number)?,
         });
     }
-    let generation = build.run(&runtime, &ctx, &scan, options.until)?;
+    let built = build.run(&runtime, &ctx, &scan)?;
     if job.engine.spill.is_none() {
         std::fs::remove_dir_all(&spill).map_err(StoreError::io(&spill))?;
     }
     let mut run = build.account(started);
     run.seconds = clock.elapsed().as_secs_f64();
-    let generation = match generation {
-        Some(built) => Some(build.publish(built, &run)?),
-        None => None,
+    let outcome = match built {
+        Some(built) => Outcome::Published(build.publish(built, &run)?),
+        None => Outcome::Stopped,
     };
-    Ok(Summary { generation, run })
+    Ok(Summary { outcome, run })
+}
+
+fn refuse_missing(job: &Job, stage: Stage) -> Result<(), EngineError> {
+    if stages(job).contains(&stage) {
+        return Ok(());
+    }
+    let runs: Vec<&str> = stages(job).into_iter().map(Stage::name).collect();
+    let (name, runs) = (stage.name(), runs.join(", "));
+    Err(EngineError::Refused(format!(
+        "the job has no stage {name}; it runs: {runs}"
+    )))
+}
+
+/// The summary of a job whose index is published as it would be built. Rows that a model failed on may have had bad
+/// luck, such as a busy server: then the build runs, and tries those again.
+fn unchanged(published: &Published) -> Result<Option<Summary>, EngineError> {
+    let run: Run = store::read_json(&published.folder.join("run.json"))?;
+    let failed = |(stage, tally): (&String, &Tally)| stage != ingest::STAGE && tally.failed > 0;
+    if run.stages.iter().any(failed) {
+        return Ok(None);
+    }
+    Ok(Some(Summary {
+        outcome: Outcome::Unchanged(published.number),
+        run,
+    }))
 }
 
 /// Whether a stage of the job reads a generator.
@@ -133,10 +186,12 @@ pub fn stages(job: &Job) -> Vec<Stage> {
 
 struct Build<'a> {
     job: &'a Job,
+    options: &'a Options,
     models: Models,
     fingerprints: Fingerprints,
     plan: String,
     building: Building,
+    published: Option<Published>,
     progress: Arc<dyn Progress>,
 }
 
@@ -147,7 +202,6 @@ impl Build<'_> {
         runtime: &Runtime,
         ctx: &SessionContext,
         scan: &CorpusScan,
-        until: Option<Stage>,
     ) -> Result<Option<Built>, EngineError> {
         self.check_failures()?;
         functions::register(
@@ -159,9 +213,11 @@ impl Build<'_> {
         );
         let shards = runtime.block_on(self.ingest(scan))?;
         let layout = self.layout(runtime, ctx)?;
+        let sources = self.sources();
         for stage in stages(self.job) {
+            runtime.block_on(self.take_over(stage, shards, ctx, &sources))?;
             runtime.block_on(self.map(stage, shards, ctx, &layout))?;
-            if until == Some(stage) {
+            if self.options.until == Some(stage) {
                 return Ok(None);
             }
         }
@@ -178,13 +234,52 @@ impl Build<'_> {
         .map(Some)
     }
 
+    /// Earlier builds whose rows can be taken over.
+    fn sources(&self) -> Vec<Source> {
+        let published = self.published.as_ref().map(|p| Source {
+            folder: p.folder.clone(),
+            stages: p.manifest.stages.clone(),
+        });
+        let abandoned = self.building.abandoned();
+        let abandoned = abandoned.map(|(folder, header)| Source {
+            folder,
+            stages: header.stages,
+        });
+        published.into_iter().chain(abandoned).collect()
+    }
+
+    /// Finds the earlier results for a stage's rows, once.
+    async fn take_over(
+        &mut self,
+        stage: Stage,
+        shards: usize,
+        ctx: &SessionContext,
+        sources: &[Source],
+    ) -> Result<(), EngineError> {
+        let anew = self.options.from.is_some_and(|from| stage >= from);
+        let sources: Vec<&Source> = sources
+            .iter()
+            .filter(|s| s.has(stage, self.fingerprints.of(stage)))
+            .collect();
+        let name = reuse::journal_name(stage);
+        if anew || sources.is_empty() || self.building.journal.is_done(&name, None) {
+            return Ok(());
+        }
+        let folder = self.building.folder();
+        let mut tally = Tally::default();
+        let meter = Meter::start();
+        reuse::find(stage, ctx, (&folder, shards), &sources, &mut tally).await?;
+        meter.stop(&mut tally);
+        Ok(self.building.journal.record(&name, None, tally)?)
+    }
+
     async fn ingest(&mut self, scan: &CorpusScan) -> Result<usize, EngineError> {
         let folder = self.building.folder();
         if !self.building.journal.is_done(ingest::STAGE, None) {
             let mut tally = Tally::default();
-            let start = Instant::now();
+            let meter = Meter::start();
             ingest::documents(scan, self.job, &folder, &mut tally, &*self.progress).await?;
-            tally.seconds = start.elapsed().as_secs_f64();
+            meter.stop(&mut tally);
             self.building.journal.record(ingest::STAGE, None, tally)?;
             self.check_failures()?;
         }
@@ -221,9 +316,11 @@ impl Build<'_> {
         self.progress.start(name, total as u64, stage.unit());
         for shard in missing {
             let mut tally = Tally::default();
-            let start = Instant::now();
-            stage::run(stage, ctx, layout, &folder, shard, &mut tally).await?;
-            tally.seconds = start.elapsed().as_secs_f64();
+            let meter = Meter::start();
+            let reuse = Some(reuse::part(&folder, stage, shard)).filter(|part| part.exists());
+            let part = (folder.as_path(), shard);
+            stage::run(stage, ctx, layout, part, reuse.as_deref(), &mut tally).await?;
+            meter.stop(&mut tally);
             self.building.journal.record(name, Some(shard), tally)?;
             self.check_failures()?;
         }
@@ -250,10 +347,19 @@ impl Build<'_> {
         let mut names = vec![ingest::STAGE];
         names.extend(stages(self.job).into_iter().map(Stage::name));
         names.extend(indexes::STAGES);
-        names
+        let mut totals: BTreeMap<String, Tally> = names
             .into_iter()
             .map(|name| (name.to_owned(), self.building.journal.total(name)))
-            .collect()
+            .collect();
+        // Looking for earlier rows is part of the stage's work.
+        for stage in stages(self.job) {
+            let search = self.building.journal.total(&reuse::journal_name(stage));
+            if let Some(total) = totals.get_mut(stage.name()) {
+                total.seconds += search.seconds;
+                total.peak_memory_bytes = total.peak_memory_bytes.max(search.peak_memory_bytes);
+            }
+        }
+        totals
     }
 
     /// What the run said that was killed between naming its generation and publishing it.
@@ -272,21 +378,30 @@ impl Build<'_> {
         Run {
             format: manifest::FORMAT,
             intendex: env!("CARGO_PKG_VERSION").into(),
+            revision: option_env!("INTENDEX_REVISION").map(Into::into),
+            libraries: manifest::libraries(),
             job: job_name(self.job).into(),
+            job_file: self.options.job_file.clone(),
             started,
             seconds: 0.0,
             quarantined: stages.values().map(|t| t.failed).sum(),
-            stages,
+            rates: stages
+                .iter()
+                .filter(|(_, tally)| tally.seconds > 0.0)
+                .map(|(name, tally)| (name.clone(), Rate::of(tally)))
+                .collect(),
             machine: Machine {
                 threads: rayon::current_num_threads(),
                 device: self.models.device(),
-                peak_memory_bytes: manifest::peak_memory_bytes(),
+                peak_memory_bytes: stages.values().map(|t| t.peak_memory_bytes).max(),
             },
+            stages,
         }
     }
 
     fn publish(self, built: Built, run: &Run) -> Result<u64, EngineError> {
         let folder = self.building.folder();
+        reuse::remove(&folder)?;
         store::replace_json(&folder.join("run.json"), run)?;
         let manifest = self.manifest(&folder, built)?;
         store::replace_json(&folder.join("manifest.json"), &manifest)?;

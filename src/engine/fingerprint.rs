@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use super::stage::Stage;
 use crate::{job::Job, model::ModelIdentity, store::schema::KEY_BYTES};
 
 /// Identifies what a row was computed from: stage fingerprint ‖ input.
@@ -43,17 +44,21 @@ impl Fingerprints {
         }
     }
 
+    /// By the stages' names.
     pub fn by_name(&self) -> BTreeMap<String, String> {
-        let pairs = [
-            ("intents", &self.intents),
-            ("chunks", &self.chunks),
-            ("queries", &self.queries),
-            ("vectors", &self.vectors),
-        ];
-        pairs
+        Stage::ALL
             .into_iter()
-            .map(|(name, hash)| (name.to_owned(), hash.clone()))
+            .map(|stage| (stage.name().to_owned(), self.of(stage).to_owned()))
             .collect()
+    }
+
+    pub fn of(&self, stage: Stage) -> &str {
+        match stage {
+            Stage::Intents => &self.intents,
+            Stage::Chunks => &self.chunks,
+            Stage::Queries => &self.queries,
+            Stage::TextVectors | Stage::QueryVectors => &self.vectors,
+        }
     }
 
     /// Everything a generation depends on.

@@ -21,7 +21,7 @@ use crate::{
         Dataset, StoreError,
         dataset::{count_rows, read_part},
         manifest::{Determinism, IndexSummary, Indexes},
-        progress::{Journal, Tally},
+        progress::{Journal, Meter, Tally},
         sync_tree,
     },
 };
@@ -117,7 +117,10 @@ fn step(
         return Ok(());
     }
     let mut tally = Tally::default();
-    tally.timed(work)?;
+    let meter = Meter::start();
+    work(&mut tally)?;
+    meter.stop(&mut tally);
+    tally.computed = tally.rows;
     for part in ["sparse", "sparse.ciff.gz", "dense"] {
         let path = generation.join(part);
         if path.exists() {

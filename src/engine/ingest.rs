@@ -40,7 +40,8 @@ pub async fn documents(
         .iter()
         .filter(|f| job.corpus.passthrough.contains(f.name()));
     let mut shards = Shards::new(job, generation, &passthrough.cloned().collect::<Vec<_>>());
-    let mut failures = Vec::new();
+    let mut failures = quarantine::Writer::new(generation, STAGE);
+    let mut first = None;
     let mut batches = std::pin::pin!(scan.stream().await?);
     while let Some(batch) = batches.next().await {
         let CorpusBatch {
@@ -49,26 +50,23 @@ pub async fn documents(
             ..
         } = batch?;
         progress.advance((documents.num_rows() + rejected.len()) as u64);
-        failures.extend(
-            rejected
-                .into_iter()
-                .map(|r| Failure::new(r.stage, &r.id, &r.reason, &r.input)),
-        );
+        for r in rejected {
+            failures.add(Failure::new(r.stage, &r.id, &r.reason, &r.input))?;
+            first.get_or_insert(r.reason);
+        }
         shards.write(&documents)?;
     }
     let (count, rows) = shards.finish()?;
-    quarantine::write(generation, STAGE, &failures)?;
     progress.finish();
     tally.rows = rows;
-    tally.failed = failures.len() as u64;
+    tally.computed = rows;
+    tally.failed = failures.finish()?;
     if count == 0 {
         return Err(EngineError::Refused(format!(
             "{}: no document is left to index: all {} rows were refused, the first because: {}",
             job.corpus.path,
-            failures.len(),
-            failures
-                .first()
-                .map_or("there are none", |f| f.reason.as_str()),
+            tally.failed,
+            first.as_deref().unwrap_or("there are none"),
         )));
     }
     Ok(())

@@ -7,6 +7,7 @@ mod indexes;
 mod ingest;
 pub mod models;
 pub mod plan;
+mod reuse;
 pub mod stage;
 
 use std::path::PathBuf;

@@ -134,14 +134,9 @@ struct Reasons<'a> {
 
 impl Reasons<'_> {
     fn of(&self, stage: &str) -> String {
-        let name = if stage.starts_with("vectors") {
-            "vectors"
-        } else {
-            stage
-        };
         match self.published {
             None => "nothing is published yet".into(),
-            Some(manifest) if manifest.stages.get(name) != self.fingerprints.get(name) => {
+            Some(manifest) if manifest.stages.get(stage) != self.fingerprints.get(stage) => {
                 "its parameters or model files have changed since the published index".into()
             }
             Some(_) => "as in the published index; a build computes it anew".into(),

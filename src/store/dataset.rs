@@ -30,17 +30,29 @@ pub enum Dataset {
     Queries,
     TextVectors,
     QueryVectors,
+    /// What became of each input row of a stage: its key and how many rows it gave. The next build finds here what
+    /// it can take over.
+    IntentOutcomes,
+    ChunkOutcomes,
+    QueryOutcomes,
+    TextVectorOutcomes,
+    QueryVectorOutcomes,
     Quarantine,
 }
 
 impl Dataset {
-    pub const ALL: [Dataset; 7] = [
+    pub const ALL: [Dataset; 12] = [
         Dataset::Documents,
         Dataset::Intents,
         Dataset::Chunks,
         Dataset::Queries,
         Dataset::TextVectors,
         Dataset::QueryVectors,
+        Dataset::IntentOutcomes,
+        Dataset::ChunkOutcomes,
+        Dataset::QueryOutcomes,
+        Dataset::TextVectorOutcomes,
+        Dataset::QueryVectorOutcomes,
         Dataset::Quarantine,
     ];
 
@@ -53,6 +65,11 @@ impl Dataset {
             Dataset::Queries => "queries",
             Dataset::TextVectors => "vectors/text",
             Dataset::QueryVectors => "vectors/queries",
+            Dataset::IntentOutcomes => "outcomes/intents",
+            Dataset::ChunkOutcomes => "outcomes/chunks",
+            Dataset::QueryOutcomes => "outcomes/queries",
+            Dataset::TextVectorOutcomes => "outcomes/vectors-text",
+            Dataset::QueryVectorOutcomes => "outcomes/vectors-queries",
             Dataset::Quarantine => "quarantine",
         }
     }

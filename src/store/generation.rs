@@ -6,15 +6,29 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Manifest, StoreError, progress::Journal, read_json, rename, replace};
+use super::{
+    Manifest, StoreError,
+    progress::{Header, Journal},
+    read_json, rename, replace,
+};
 
 const GENERATIONS: &str = "generations";
 const BUILDING: &str = "building";
+const ABANDONED: &str = "abandoned";
+const JOURNAL: &str = "journal.ndjson";
 
 /// An output folder.
 #[derive(Debug)]
 pub struct Output {
     root: PathBuf,
+}
+
+/// A published generation.
+#[derive(Debug, Clone)]
+pub struct Published {
+    pub number: u64,
+    pub folder: PathBuf,
+    pub manifest: Manifest,
 }
 
 /// The only writer of an output folder. The operating system releases the lock when the process ends, however it
@@ -60,6 +74,17 @@ impl Output {
             message: format!("`{}` is not a generation's number", text.trim()),
         })?;
         Ok((number, self.root.join(GENERATIONS).join(text.trim())))
+    }
+
+    /// The published generation, if there is one and it can be read.
+    pub fn published(&self) -> Option<Published> {
+        let (number, folder) = self.current().ok()?;
+        let manifest = read_json(&folder.join("manifest.json")).ok()?;
+        Some(Published {
+            number,
+            folder,
+            manifest,
+        })
     }
 
     /// Takes the lock for a job of this name, which owns the folder from now on.
@@ -152,32 +177,53 @@ impl Output {
 }
 
 impl Writer {
+    pub fn published(&self) -> Option<Published> {
+        self.output.published()
+    }
+
     /// Opens the generation being built: the interrupted one if it was for the same plan (and `restart` is off), else
-    /// an empty one.
-    pub fn open(self, plan: &str, restart: bool) -> Result<Building, StoreError> {
+    /// an empty one. What an interrupted run of another plan computed is kept aside, to be taken over.
+    pub fn open(self, header: Header, restart: bool) -> Result<Building, StoreError> {
         let folder = self.output.root.join(GENERATIONS).join(BUILDING);
-        let journal_path = folder.join("journal.ndjson");
+        let journal_path = folder.join(JOURNAL);
         let resumed = if restart {
             None
         } else {
-            Journal::resume(&journal_path, plan)?
+            Journal::resume(&journal_path, &header.plan)?
         };
         let journal = match resumed {
             Some(journal) => journal,
             None => {
-                if folder.exists() {
-                    fs::remove_dir_all(&folder).map_err(StoreError::io(&folder))?;
-                }
+                self.set_aside(&folder, restart)?;
                 fs::create_dir_all(&folder).map_err(StoreError::io(&folder))?;
-                Journal::create(&journal_path, plan)?
+                Journal::create(&journal_path, &header)?
             }
         };
         Ok(Building {
             output: self.output,
             _lock: self._lock,
-            plan: plan.to_owned(),
+            plan: header.plan,
             journal,
         })
+    }
+
+    fn set_aside(&self, folder: &Path, restart: bool) -> Result<(), StoreError> {
+        if !folder.exists() {
+            return Ok(());
+        }
+        if !restart && Journal::header(&folder.join(JOURNAL)).is_some() {
+            let aside = self.output.root.join(GENERATIONS).join(ABANDONED);
+            remove_folder(&aside)?;
+            return rename(folder, &aside);
+        }
+        remove_folder(folder)
+    }
+}
+
+fn remove_folder(folder: &Path) -> Result<(), StoreError> {
+    match fs::remove_dir_all(folder) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(StoreError::io(folder)(e)),
+        _ => Ok(()),
     }
 }
 
@@ -185,6 +231,13 @@ impl Building {
     /// Folder of the generation being built.
     pub fn folder(&self) -> PathBuf {
         self.output.root.join(GENERATIONS).join(BUILDING)
+    }
+
+    /// What an interrupted run of another plan left, and its stages' fingerprints.
+    pub fn abandoned(&self) -> Option<(PathBuf, Header)> {
+        let folder = self.output.root.join(GENERATIONS).join(ABANDONED);
+        let header = Journal::header(&folder.join(JOURNAL))?;
+        Some((folder, header))
     }
 
     /// A run killed between naming its generation and pointing `CURRENT` at it left nothing else to do.
@@ -215,9 +268,11 @@ impl Building {
         let folder = self.output.root.join(GENERATIONS).join(number.to_string());
         rename(&self.folder(), &folder)?;
         // Only now: without its journal, a finished generation that is not yet named would be thrown away.
-        let journal = folder.join("journal.ndjson");
+        let journal = folder.join(JOURNAL);
         fs::remove_file(&journal).map_err(StoreError::io(&journal))?;
-        self.point_current_at(number)
+        self.point_current_at(number)?;
+        remove_folder(&self.output.root.join(GENERATIONS).join(ABANDONED))?;
+        Ok(number)
     }
 
     fn point_current_at(&self, number: u64) -> Result<u64, StoreError> {
@@ -233,6 +288,13 @@ impl Building {
 mod tests {
     use super::*;
 
+    fn header() -> Header {
+        Header {
+            plan: "p".into(),
+            stages: Default::default(),
+        }
+    }
+
     #[test]
     fn a_second_writer_and_another_job_are_refused() {
         let folder = tempfile::tempdir().unwrap();
@@ -240,7 +302,7 @@ mod tests {
         let first = Output::new(&root)
             .lock("docs")
             .unwrap()
-            .open("p", false)
+            .open(header(), false)
             .unwrap();
         let second = Output::new(&root).lock("docs").unwrap_err();
         assert!(
@@ -270,7 +332,7 @@ mod tests {
         let building = Output::new(&root)
             .lock("docs")
             .unwrap()
-            .open("p", false)
+            .open(header(), false)
             .unwrap();
         fs::write(building.folder().join("x"), "1").unwrap();
         assert!(Output::new(&root).current().is_err());

@@ -1,10 +1,6 @@
 //! manifest.json: what a published index is. run.json: what happened while it was built.
 
-use std::{
-    collections::BTreeMap,
-    fs::File,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeMap, fs::File, path::Path};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -99,13 +95,39 @@ pub struct FileSummary {
 pub struct Run {
     pub format: u32,
     pub intendex: String,
+    /// The git commit that the program was built from; null unless `make build` built it.
+    pub revision: Option<String>,
+    /// Versions of the libraries that decide what the files look like.
+    pub libraries: BTreeMap<String, String>,
     pub job: String,
+    /// BLAKE3 of the job file.
+    pub job_file: Option<String>,
     /// Unix time in seconds of this process; an earlier one that was killed is in the tallies alone.
     pub started: u64,
     pub seconds: f64,
     pub stages: BTreeMap<String, Tally>,
+    /// Of the stages that took any time.
+    pub rates: BTreeMap<String, Rate>,
     pub quarantined: u64,
     pub machine: Machine,
+}
+
+/// How fast a stage computed; what it took over from earlier builds does not count.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Rate {
+    /// Input rows a second.
+    pub rows: f64,
+    /// Tokens a second.
+    pub tokens: f64,
+}
+
+impl Rate {
+    pub fn of(tally: &Tally) -> Self {
+        Self {
+            rows: tally.computed as f64 / tally.seconds,
+            tokens: tally.tokens as f64 / tally.seconds,
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -113,6 +135,27 @@ pub struct Machine {
     pub threads: usize,
     pub device: String,
     pub peak_memory_bytes: Option<u64>,
+}
+
+/// Versions, as this program was built with them.
+pub fn libraries() -> BTreeMap<String, String> {
+    const LIBRARIES: [&str; 6] = [
+        "candle-core",
+        "datafusion",
+        "faiss",
+        "parquet",
+        "tantivy",
+        "tokenizers",
+    ];
+    let packages = include_str!("../../Cargo.lock").split("[[package]]");
+    let value = |package: &str, key: &str| {
+        let line = package.lines().find_map(|l| l.strip_prefix(key))?;
+        Some(line.trim_matches([' ', '=', '"']).to_owned())
+    };
+    packages
+        .filter_map(|package| Some((value(package, "name")?, value(package, "version")?)))
+        .filter(|(name, _)| LIBRARIES.contains(&name.as_str()))
+        .collect()
 }
 
 impl DatasetSummary {
@@ -175,15 +218,4 @@ pub fn hash_file(path: &Path) -> Result<String, StoreError> {
     let file = File::open(path).map_err(StoreError::io(path))?;
     hasher.update_reader(file).map_err(StoreError::io(path))?;
     Ok(hasher.finalize().to_hex().to_string())
-}
-
-/// Highest resident memory of this process in bytes, where the system tells.
-pub fn peak_memory_bytes() -> Option<u64> {
-    let status = std::fs::read_to_string(PathBuf::from("/proc/self/status")).ok()?;
-    let line = status.lines().find(|l| l.starts_with("VmHWM:"))?;
-    line.split_whitespace()
-        .nth(1)?
-        .parse::<u64>()
-        .ok()
-        .map(|kib| kib * 1024)
 }

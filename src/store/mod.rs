@@ -9,6 +9,7 @@
 pub mod dataset;
 pub mod generation;
 pub mod manifest;
+pub mod memory;
 pub mod progress;
 pub mod quarantine;
 pub mod schema;

@@ -2,6 +2,7 @@
 //! Appending keeps the cost of a record independent of how many there are.
 
 use std::{
+    collections::BTreeMap,
     fs::{File, OpenOptions},
     io::{Read, Write},
     path::{Path, PathBuf},
@@ -10,45 +11,63 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::StoreError;
+use super::{StoreError, memory};
 
 /// What one part of a stage, or a whole stage, did.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Tally {
     /// Rows written.
     pub rows: u64,
+    /// Input rows the stage computed, and those whose results it took from an earlier build.
+    pub computed: u64,
+    pub reused: u64,
     /// Rows that went to quarantine.
     pub failed: u64,
-    /// Tokens the stage's model read or wrote.
+    /// Tokens the stage's model read or wrote for the computed rows.
     pub tokens: u64,
-    /// Inputs that were cut to fit a model, and the tokens they lost.
+    /// Inputs that were cut to fit a model, and the tokens they lost, in reused rows too.
     pub truncated_rows: u64,
     pub truncated_tokens: u64,
     /// Sentences longer than the cap, which were cut at token boundaries.
     pub cut_sentences: u64,
     /// Inputs a stage left alone by its settings (such as documents too long for intents).
     pub skipped: u64,
+    /// Documents without intents, which were cut by their paragraphs.
+    pub without_intents: u64,
     pub seconds: f64,
+    /// Highest resident memory of the process meanwhile, where the system tells.
+    pub peak_memory_bytes: u64,
 }
 
 impl Tally {
     pub fn add(&mut self, other: &Tally) {
         self.rows += other.rows;
+        self.computed += other.computed;
+        self.reused += other.reused;
         self.failed += other.failed;
         self.tokens += other.tokens;
         self.truncated_rows += other.truncated_rows;
         self.truncated_tokens += other.truncated_tokens;
         self.cut_sentences += other.cut_sentences;
         self.skipped += other.skipped;
+        self.without_intents += other.without_intents;
         self.seconds += other.seconds;
+        self.peak_memory_bytes = self.peak_memory_bytes.max(other.peak_memory_bytes);
+    }
+}
+
+/// Measures a piece of work: its time and its memory.
+pub struct Meter(Instant);
+
+impl Meter {
+    pub fn start() -> Self {
+        memory::reset_peak();
+        Self(Instant::now())
     }
 
-    /// Runs `work` on this tally and adds the time it took.
-    pub fn timed<T, E>(&mut self, work: impl FnOnce(&mut Tally) -> Result<T, E>) -> Result<T, E> {
-        let start = Instant::now();
-        let result = work(self);
-        self.seconds += start.elapsed().as_secs_f64();
-        result
+    pub fn stop(self, tally: &mut Tally) {
+        tally.seconds = self.0.elapsed().as_secs_f64();
+        tally.peak_memory_bytes = memory::peak_bytes().unwrap_or(0);
     }
 }
 
@@ -60,9 +79,13 @@ struct Line {
     tally: Tally,
 }
 
-#[derive(Debug, PartialEq, Serialize, Deserialize)]
-struct Header {
-    plan: String,
+/// What a journal is of.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Header {
+    /// A run goes on only where this is the same.
+    pub plan: String,
+    /// Fingerprint of each stage, for the rows that another plan can take over.
+    pub stages: BTreeMap<String, String>,
 }
 
 #[derive(Debug)]
@@ -74,17 +97,21 @@ pub struct Journal {
 
 impl Journal {
     /// Starts a journal for the plan, in place of any other.
-    pub fn create(path: &Path, plan: &str) -> Result<Self, StoreError> {
+    pub fn create(path: &Path, header: &Header) -> Result<Self, StoreError> {
         let file = File::create(path).map_err(StoreError::io(path))?;
         let mut journal = Self {
             path: path.to_owned(),
             file,
             lines: Vec::new(),
         };
-        journal.append(&Header {
-            plan: plan.to_owned(),
-        })?;
+        journal.append(header)?;
         Ok(journal)
+    }
+
+    /// What the journal at `path` is of; None where there is none, or none that can be read.
+    pub fn header(path: &Path) -> Option<Header> {
+        let text = std::fs::read_to_string(path).ok()?;
+        serde_json::from_str(text.lines().next()?).ok()
     }
 
     /// Opens the journal of an interrupted run, if it was for the same plan. A last line that was cut short by a
@@ -127,14 +154,6 @@ impl Journal {
         self.lines
             .iter()
             .any(|l| l.stage == stage && l.shard == shard)
-    }
-
-    /// Shards of a stage that are done.
-    pub fn shards(&self, stage: &str) -> usize {
-        self.lines
-            .iter()
-            .filter(|l| l.stage == stage && l.shard.is_some())
-            .count()
     }
 
     pub fn record(
@@ -185,7 +204,11 @@ mod tests {
     fn resumes_after_a_torn_line_and_only_for_the_same_plan() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("journal.ndjson");
-        let mut journal = Journal::create(&path, "a").unwrap();
+        let header = Header {
+            plan: "a".into(),
+            stages: BTreeMap::new(),
+        };
+        let mut journal = Journal::create(&path, &header).unwrap();
         journal
             .record(
                 "chunks",
@@ -219,9 +242,6 @@ mod tests {
             .unwrap();
         drop(journal);
         let journal = Journal::resume(&path, "a").unwrap().unwrap();
-        assert_eq!(
-            (journal.shards("chunks"), journal.total("chunks").rows),
-            (2, 12)
-        );
+        assert_eq!(journal.total("chunks").rows, 12);
     }
 }

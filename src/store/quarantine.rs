@@ -1,12 +1,17 @@
 //! Rows that failed: which stage, which row, why, and what it was given.
 
-use std::sync::Arc;
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
-use arrow::array::{RecordBatch, StringArray};
+use arrow::{
+    array::{RecordBatch, StringArray},
+    datatypes::SchemaRef,
+};
 
 use super::{Dataset, StoreError, dataset::PartWriter, schema};
 use crate::job::spec::VectorType;
-use std::path::Path;
 
 /// Longest part of a failed input that is kept (bytes).
 const INPUT_BYTES: usize = 2000;
@@ -31,32 +36,78 @@ impl Failure {
     }
 }
 
-/// Writes one file of failures; an empty list leaves no file.
-pub fn write(generation: &Path, file: &str, failures: &[Failure]) -> Result<(), StoreError> {
-    let path = generation
-        .join(Dataset::Quarantine.folder())
-        .join(format!("{file}.parquet"));
-    if failures.is_empty() {
-        return match std::fs::remove_file(&path) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(StoreError::io(&path)(e)),
-            _ => Ok(()),
-        };
+/// Rows held before they are written.
+const ROWS_AT_ONCE: usize = 256;
+
+/// Writes one file of failures; none leave no file.
+pub struct Writer {
+    path: PathBuf,
+    schema: SchemaRef,
+    open: Option<PartWriter>,
+    held: Vec<Failure>,
+    count: u64,
+}
+
+impl Writer {
+    pub fn new(generation: &Path, file: &str) -> Self {
+        Self {
+            path: generation
+                .join(Dataset::Quarantine.folder())
+                .join(format!("{file}.parquet")),
+            schema: schema::schema(Dataset::Quarantine, &[], (VectorType::F32, 0)),
+            open: None,
+            held: Vec::new(),
+            count: 0,
+        }
     }
-    let schema = schema::schema(Dataset::Quarantine, &[], (VectorType::F32, 0));
-    let column = |get: fn(&Failure) -> &str| {
-        Arc::new(StringArray::from_iter_values(failures.iter().map(get))) as _
-    };
-    let columns = vec![
-        column(|f| &f.stage),
-        column(|f| &f.id),
-        column(|f| &f.reason),
-        column(|f| &f.input),
-    ];
-    let batch = RecordBatch::try_new(schema.clone(), columns).map_err(|e| StoreError::Invalid {
-        path: path.clone(),
-        message: e.to_string(),
-    })?;
-    let mut writer = PartWriter::create(&path, schema)?;
-    writer.write(&batch)?;
-    writer.finish().map(|_| ())
+
+    pub fn add(&mut self, failure: Failure) -> Result<(), StoreError> {
+        self.count += 1;
+        self.held.push(failure);
+        if self.held.len() < ROWS_AT_ONCE {
+            return Ok(());
+        }
+        self.write()
+    }
+
+    fn write(&mut self) -> Result<(), StoreError> {
+        let column = |get: fn(&Failure) -> &str| {
+            Arc::new(StringArray::from_iter_values(self.held.iter().map(get))) as _
+        };
+        let columns = vec![
+            column(|f| &f.stage),
+            column(|f| &f.id),
+            column(|f| &f.reason),
+            column(|f| &f.input),
+        ];
+        let batch = RecordBatch::try_new(self.schema.clone(), columns).map_err(|e| {
+            StoreError::Invalid {
+                path: self.path.clone(),
+                message: e.to_string(),
+            }
+        })?;
+        self.held.clear();
+        let writer = match self.open.take() {
+            Some(writer) => writer,
+            None => PartWriter::create(&self.path, self.schema.clone())?,
+        };
+        self.open.insert(writer).write(&batch)
+    }
+
+    /// How many there were.
+    pub fn finish(mut self) -> Result<u64, StoreError> {
+        if !self.held.is_empty() {
+            self.write()?;
+        }
+        match self.open {
+            Some(writer) => writer.finish().map(|_| ())?,
+            None => match std::fs::remove_file(&self.path) {
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(StoreError::io(&self.path)(e));
+                }
+                _ => {}
+            },
+        }
+        Ok(self.count)
+    }
 }

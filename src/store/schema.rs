@@ -21,6 +21,11 @@ pub fn schema(dataset: Dataset, extra: &[FieldRef], vector: (VectorType, usize))
         Dataset::Queries => queries(),
         Dataset::TextVectors => vectors("chunk_id", vector),
         Dataset::QueryVectors => vectors("query_id", vector),
+        Dataset::IntentOutcomes
+        | Dataset::ChunkOutcomes
+        | Dataset::QueryOutcomes
+        | Dataset::TextVectorOutcomes
+        | Dataset::QueryVectorOutcomes => outcomes(),
         Dataset::Quarantine => quarantine(),
     };
     if matches!(dataset, Dataset::Documents | Dataset::Chunks) {
@@ -139,6 +144,18 @@ pub fn vector_type(element: VectorType, dim: usize) -> DataType {
     DataType::FixedSizeList(required("item", item), dim as i32)
 }
 
+/// `id` is the input row's: a doc_id, chunk_id or query_id.
+fn outcomes() -> Vec<FieldRef> {
+    vec![
+        required("id", DataType::Utf8),
+        required("key", DataType::FixedSizeBinary(KEY_BYTES)),
+        required("rows", DataType::UInt32),
+        required("tokens", DataType::UInt64),
+        required("truncated", DataType::UInt64),
+        required("skipped", DataType::Boolean),
+    ]
+}
+
 fn quarantine() -> Vec<FieldRef> {
     vec![
         required("stage", DataType::Utf8),
@@ -172,6 +189,7 @@ pub fn describe(dataset: Dataset) -> Value {
 fn spell(data_type: &DataType) -> String {
     match data_type {
         DataType::Utf8 => "string".into(),
+        DataType::Boolean => "bool".into(),
         DataType::Float32 => "float".into(),
         DataType::Float64 => "double".into(),
         DataType::UInt32 => "uint32".into(),

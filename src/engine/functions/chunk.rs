@@ -1,21 +1,24 @@
 use std::sync::Arc;
 
 use arrow::{
-    array::{ArrayRef, AsArray, Float32Array, ListArray, StructArray, UInt32Array, UInt64Array},
+    array::{ArrayRef, Float32Array, ListArray, StructArray, UInt32Array, UInt64Array},
     buffer::OffsetBuffer,
     datatypes::{DataType, Field, Fields},
     error::ArrowError,
 };
 use rayon::prelude::*;
 
-use super::{MapStage, list_of_texts, outcome, outcome::Outcome, strings, text_at, texts_at};
+use super::{
+    MapStage, Settings, fatal, list_of_texts, outcome, outcome::Outcome, strings, text_at,
+    texts_at, titles_and_texts,
+};
 use crate::{
     chunk::{Chunk, Chunked},
     engine::{
-        fingerprint::{self, Fingerprints},
+        fingerprint::{self, Key},
         models::{Models, title_prefix},
     },
-    job::{Job, Progress, spec},
+    job::{Progress, spec},
     model::Embed,
     store::schema::served_fields,
 };
@@ -29,17 +32,12 @@ pub struct Chunks {
 }
 
 impl Chunks {
-    pub fn new(
-        job: &Job,
-        fingerprints: &Fingerprints,
-        models: &Models,
-        progress: Arc<dyn Progress>,
-    ) -> Self {
+    pub fn new(settings: &Settings) -> Self {
         Self {
-            settings: job.chunk.clone(),
-            fingerprint: fingerprints.chunks.clone(),
-            models: models.clone(),
-            progress,
+            settings: settings.job.chunk.clone(),
+            fingerprint: settings.fingerprints.chunks.clone(),
+            models: settings.models.clone(),
+            progress: settings.progress.clone(),
         }
     }
 
@@ -103,56 +101,46 @@ impl MapStage for Chunks {
         vec![DataType::Utf8, DataType::Utf8, list_of_texts()]
     }
 
-    fn returns(&self) -> DataType {
-        outcome::data_type(outcome::rows_type(Self::row_fields()))
+    fn value(&self) -> DataType {
+        outcome::rows_type(Self::row_fields())
     }
 
-    fn run(&self, arguments: &[ArrayRef]) -> Result<ArrayRef, ArrowError> {
-        let [titles, texts] = [
-            arguments[0].as_string::<i32>(),
-            arguments[1].as_string::<i32>(),
-        ];
-        let intents = &arguments[2];
-        let embedder = self
-            .models
-            .embedder()
-            .map_err(|e| ArrowError::ExternalError(Box::new(e)))?;
-        let (outcomes, rows): (Vec<Outcome>, Vec<Chunked>) = (0..arguments[1].len())
+    fn key(&self, arguments: &[ArrayRef], i: usize) -> Key {
+        let [titles, texts] = titles_and_texts(arguments);
+        let intents = texts_at(&arguments[2], i).join("\n");
+        let parts = [text_at(titles, i), text_at(texts, i), Some(&intents)];
+        fingerprint::key(&self.fingerprint, &parts)
+    }
+
+    fn run(
+        &self,
+        arguments: &[ArrayRef],
+        keys: &[Key],
+    ) -> Result<(Vec<Outcome>, ArrayRef), ArrowError> {
+        let [titles, texts] = titles_and_texts(arguments);
+        let embedder = self.models.embedder().map_err(fatal)?;
+        let (outcomes, rows): (Vec<Outcome>, Vec<Chunked>) = (0..keys.len())
             .into_par_iter()
             .map(|i| {
                 let (title, text) = (text_at(titles, i), text_at(texts, i).unwrap_or_default());
-                let intents = texts_at(intents, i);
-                let key = fingerprint::key(
-                    &self.fingerprint,
-                    &[title, Some(text), Some(&intents.join("\n"))],
-                );
-                let cut = self.cut(title, text, &intents, &*embedder);
+                let cut = self.cut(title, text, &texts_at(&arguments[2], i), &*embedder);
                 self.progress.advance(1);
                 match cut {
-                    Ok(chunked) => {
-                        let tokens = chunked.chunks.iter().map(|c| c.tokens).sum();
-                        (
-                            Outcome {
-                                key,
-                                tokens,
-                                truncated: chunked.cut_sentences,
-                                ..Outcome::default()
-                            },
-                            chunked,
-                        )
-                    }
-                    Err(error) => (
-                        Outcome {
-                            key,
-                            error: Some(error),
-                            ..Outcome::default()
-                        },
-                        Chunked::default(),
-                    ),
+                    Ok(chunked) => (outcome(&chunked), chunked),
+                    Err(error) => (Outcome::failed(error), Chunked::default()),
                 }
             })
             .unzip();
-        outcome::column(&outcomes, list(&rows)?)
+        Ok((outcomes, list(&rows)?))
+    }
+}
+
+fn outcome(chunked: &Chunked) -> Outcome {
+    Outcome {
+        tokens: chunked.chunks.iter().map(|c| c.tokens).sum(),
+        truncated: chunked.cut_sentences,
+        skipped: chunked.fallback,
+        ..Outcome::default()
     }
 }
 

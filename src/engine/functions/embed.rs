@@ -1,19 +1,19 @@
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use arrow::{
-    array::{Array, ArrayRef, AsArray, FixedSizeListArray, Float16Array, Float32Array},
+    array::{ArrayRef, AsArray, FixedSizeListArray, Float16Array, Float32Array},
     datatypes::DataType,
     error::ArrowError,
 };
 use half::f16;
 
-use super::{MapStage, outcome, outcome::Outcome, text_at};
+use super::{MapStage, Settings, fatal, outcome::Outcome, text_at, titles_and_texts};
 use crate::{
     engine::{
-        fingerprint::{self, Fingerprints},
-        models::{Models, with_title},
+        fingerprint::{self, Key},
+        models::{Models, title_prefix},
     },
-    job::{Job, Progress, spec::VectorType},
+    job::{Progress, spec::VectorType},
     model::{Embed, TextKind},
     store::schema::vector_type,
 };
@@ -37,71 +37,51 @@ pub struct EmbedDocument(Embedding);
 pub struct EmbedQuery(Embedding);
 
 impl EmbedDocument {
-    pub fn new(
-        job: &Job,
-        fingerprints: &Fingerprints,
-        models: &Models,
-        progress: Arc<dyn Progress>,
-    ) -> Self {
-        Self(Embedding::new(job, fingerprints, models, progress))
+    pub fn new(settings: &Settings) -> Self {
+        Self(Embedding::new(settings))
     }
 }
 
 impl EmbedQuery {
-    pub fn new(
-        job: &Job,
-        fingerprints: &Fingerprints,
-        models: &Models,
-        progress: Arc<dyn Progress>,
-    ) -> Self {
-        Self(Embedding::new(job, fingerprints, models, progress))
+    pub fn new(settings: &Settings) -> Self {
+        Self(Embedding::new(settings))
     }
 }
 
 impl Embedding {
-    fn new(
-        job: &Job,
-        fingerprints: &Fingerprints,
-        models: &Models,
-        progress: Arc<dyn Progress>,
-    ) -> Self {
+    fn new(settings: &Settings) -> Self {
         Self {
-            element: job.output.vectors,
-            dim: models.dim(),
-            fingerprint: fingerprints.vectors.clone(),
-            models: models.clone(),
-            progress,
+            element: settings.job.output.vectors,
+            dim: settings.models.dim(),
+            fingerprint: settings.fingerprints.vectors.clone(),
+            models: settings.models.clone(),
+            progress: settings.progress.clone(),
         }
     }
 
-    fn returns(&self) -> DataType {
-        outcome::data_type(vector_type(self.element, self.dim))
-    }
-
-    fn run(&self, texts: &[String], kind: TextKind) -> Result<ArrayRef, ArrowError> {
-        let embedder = self
-            .models
-            .embedder()
-            .map_err(|e| ArrowError::ExternalError(Box::new(e)))?;
-        let side = match kind {
-            TextKind::Document => "document",
-            TextKind::Query => "query",
-        };
+    fn run(
+        &self,
+        texts: &[Result<String, String>],
+        kind: TextKind,
+    ) -> Result<(Vec<Outcome>, ArrayRef), ArrowError> {
+        let embedder = self.models.embedder().map_err(fatal)?;
         let mut values = Vec::with_capacity(texts.len() * self.dim);
         let mut outcomes = Vec::with_capacity(texts.len());
         for group in texts.chunks(TEXTS_AT_ONCE) {
-            let keys = group
-                .iter()
-                .map(|t| fingerprint::key(&self.fingerprint, &[Some(side), Some(t)]));
-            outcomes.extend(keys.map(|key| Outcome {
-                key,
-                ..Outcome::default()
-            }));
-            let outcomes = &mut outcomes[values.len() / self.dim..];
-            embed_group(group, kind, &*embedder, self.dim, outcomes, &mut values);
+            let first = outcomes.len();
+            outcomes.resize(first + group.len(), Outcome::default());
+            let group_outcomes = &mut outcomes[first..];
+            embed_group(
+                group,
+                kind,
+                &*embedder,
+                self.dim,
+                group_outcomes,
+                &mut values,
+            );
             self.progress.advance(group.len() as u64);
         }
-        outcome::column(&outcomes, self.vectors(values)?)
+        Ok((outcomes, self.vectors(values)?))
     }
 
     fn vectors(&self, values: Vec<f32>) -> Result<ArrayRef, ArrowError> {
@@ -123,15 +103,21 @@ impl Embedding {
 /// Embeds a group in one call. Where that fails, row by row, so that the error finds its row; a failed row's vector
 /// is zero and is dropped with its error.
 fn embed_group(
-    texts: &[String],
+    texts: &[Result<String, String>],
     kind: TextKind,
     embedder: &dyn Embed,
     dim: usize,
     outcomes: &mut [Outcome],
     values: &mut Vec<f32>,
 ) {
-    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
-    match embedder.embed(&texts, kind) {
+    let whole: Result<Vec<&str>, &String> = texts
+        .iter()
+        .map(|t| t.as_ref().map(String::as_str))
+        .collect();
+    let embedded = whole
+        .map_err(Clone::clone)
+        .and_then(|texts| embedder.embed(&texts, kind).map_err(|e| e.to_string()));
+    match embedded {
         Ok(embedded) => {
             values.extend_from_slice(&embedded.vectors.values);
             for (outcome, truncated) in outcomes.iter_mut().zip(embedded.truncated) {
@@ -139,19 +125,12 @@ fn embed_group(
             }
         }
         Err(_) if texts.len() > 1 => {
-            for (i, text) in texts.iter().enumerate() {
-                embed_group(
-                    &[(*text).to_owned()],
-                    kind,
-                    embedder,
-                    dim,
-                    &mut outcomes[i..=i],
-                    values,
-                );
+            for (text, outcome) in texts.chunks(1).zip(outcomes.chunks_mut(1)) {
+                embed_group(text, kind, embedder, dim, outcome, values);
             }
         }
         Err(error) => {
-            outcomes[0].error = Some(error.to_string());
+            outcomes[0] = Outcome::failed(error);
             values.extend(std::iter::repeat_n(0.0, dim));
         }
     }
@@ -170,30 +149,38 @@ impl MapStage for EmbedDocument {
         vec![DataType::Utf8, DataType::Utf8]
     }
 
-    fn returns(&self) -> DataType {
-        self.0.returns()
+    fn value(&self) -> DataType {
+        vector_type(self.0.element, self.0.dim)
     }
 
-    fn run(&self, arguments: &[ArrayRef]) -> Result<ArrayRef, ArrowError> {
-        let [titles, texts] = [
-            arguments[0].as_string::<i32>(),
-            arguments[1].as_string::<i32>(),
-        ];
-        let embedder = self
-            .0
-            .models
-            .embedder()
-            .map_err(|e| ArrowError::ExternalError(Box::new(e)))?;
-        let whole = (0..texts.len())
-            .map(|i| {
-                with_title(
-                    text_at(titles, i),
-                    text_at(texts, i).unwrap_or_default(),
-                    &*embedder,
-                )
-            })
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(|e| ArrowError::ExternalError(Box::new(e)))?;
+    fn key(&self, arguments: &[ArrayRef], i: usize) -> Key {
+        let [titles, texts] = titles_and_texts(arguments);
+        let parts = [Some("document"), text_at(titles, i), text_at(texts, i)];
+        fingerprint::key(&self.0.fingerprint, &parts)
+    }
+
+    fn run(
+        &self,
+        arguments: &[ArrayRef],
+        keys: &[Key],
+    ) -> Result<(Vec<Outcome>, ArrayRef), ArrowError> {
+        let [titles, texts] = titles_and_texts(arguments);
+        let embedder = self.0.models.embedder().map_err(fatal)?;
+        // A document's title is the same for all of its chunks.
+        let mut prefixes: HashMap<&str, Result<String, String>> = HashMap::new();
+        let mut whole = Vec::with_capacity(keys.len());
+        for i in 0..keys.len() {
+            let text = text_at(texts, i).unwrap_or_default();
+            let title = text_at(titles, i).filter(|t| !t.trim().is_empty());
+            whole.push(match title {
+                Some(title) => prefixes
+                    .entry(title)
+                    .or_insert_with(|| title_prefix(title, &*embedder).map_err(|e| e.to_string()))
+                    .clone()
+                    .map(|prefix| prefix + text),
+                None => Ok(text.to_owned()),
+            });
+        }
         self.0.run(&whole, TextKind::Document)
     }
 }
@@ -211,15 +198,23 @@ impl MapStage for EmbedQuery {
         vec![DataType::Utf8]
     }
 
-    fn returns(&self) -> DataType {
-        self.0.returns()
+    fn value(&self) -> DataType {
+        vector_type(self.0.element, self.0.dim)
     }
 
-    fn run(&self, arguments: &[ArrayRef]) -> Result<ArrayRef, ArrowError> {
+    fn key(&self, arguments: &[ArrayRef], i: usize) -> Key {
+        let text = text_at(arguments[0].as_string(), i);
+        fingerprint::key(&self.0.fingerprint, &[Some("query"), text])
+    }
+
+    fn run(
+        &self,
+        arguments: &[ArrayRef],
+        keys: &[Key],
+    ) -> Result<(Vec<Outcome>, ArrayRef), ArrowError> {
         let texts = arguments[0].as_string::<i32>();
-        let texts: Vec<String> = texts
-            .iter()
-            .map(|t| t.unwrap_or_default().to_owned())
+        let texts: Vec<_> = (0..keys.len())
+            .map(|i| Ok(text_at(texts, i).unwrap_or_default().to_owned()))
             .collect();
         self.0.run(&texts, TextKind::Query)
     }

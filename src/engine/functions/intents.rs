@@ -1,22 +1,22 @@
 use std::sync::Arc;
 
 use arrow::{
-    array::{Array, ArrayRef, AsArray, StructArray, UInt64Array},
+    array::{Array, ArrayRef, StructArray, UInt64Array},
     datatypes::{DataType, Field, Fields},
     error::ArrowError,
 };
 
 use super::{
-    MapStage, fatal, list_of_texts, outcome, outcome::Outcome, rows_apart, strings, text_at,
-    texts_at,
+    MapStage, Settings, fatal, list_of_texts, outcome, outcome::Outcome, rows_apart, strings,
+    text_at, texts_at, titles_and_texts,
 };
 use crate::{
     engine::{
-        fingerprint::{self, Fingerprints},
+        fingerprint::{self, Key},
         models::Models,
     },
     intent::{self, Document, Intent, Predicted},
-    job::{Job, Progress, spec},
+    job::{Progress, spec},
     model::ModelError,
     store::schema::span_fields,
 };
@@ -32,18 +32,13 @@ pub struct Intents {
 }
 
 impl Intents {
-    pub fn new(
-        job: &Job,
-        fingerprints: &Fingerprints,
-        models: &Models,
-        progress: Arc<dyn Progress>,
-    ) -> Self {
+    pub fn new(settings: &Settings) -> Self {
         Self {
-            settings: job.intents.clone(),
-            given_only: job.corpus.intents.is_some(),
-            fingerprint: fingerprints.intents.clone(),
-            models: models.clone(),
-            progress,
+            settings: settings.job.intents.clone(),
+            given_only: settings.job.corpus.intents.is_some(),
+            fingerprint: settings.fingerprints.intents.clone(),
+            models: settings.models.clone(),
+            progress: settings.progress.clone(),
         }
     }
 
@@ -90,74 +85,80 @@ impl MapStage for Intents {
         vec![DataType::Utf8, DataType::Utf8, list_of_texts()]
     }
 
-    fn returns(&self) -> DataType {
-        outcome::data_type(outcome::rows_type(Self::row_fields()))
+    fn value(&self) -> DataType {
+        outcome::rows_type(Self::row_fields())
     }
 
-    fn run(&self, arguments: &[ArrayRef]) -> Result<ArrayRef, ArrowError> {
-        let [titles, texts] = [
-            arguments[0].as_string::<i32>(),
-            arguments[1].as_string::<i32>(),
-        ];
-        let given = &arguments[2];
-        let mut outcomes = Vec::with_capacity(texts.len());
-        let mut wanted = Vec::new();
-        let generate = self.settings.enabled && !self.given_only;
-        for i in 0..texts.len() {
-            let (title, text) = (text_at(titles, i), text_at(texts, i).unwrap_or_default());
-            let row_given = texts_at(given, i).join("\n");
-            let key = fingerprint::key(
-                &self.fingerprint,
-                &[title, Some(text), given.is_valid(i).then_some(&row_given)],
-            );
-            let long = text.chars().nth(self.settings.max_document_chars).is_some();
-            let skipped = given.is_null(i) && (!generate || long);
-            if given.is_null(i) && !skipped {
-                wanted.push(Document {
-                    title,
-                    text,
-                    seed: fingerprint::seed(&key),
-                });
-            } else {
-                self.progress.advance(1);
-            }
-            outcomes.push(Outcome {
-                key,
-                skipped,
-                ..Outcome::default()
-            });
-        }
-        let mut predicted = self.predict(&wanted)?.into_iter();
-        let mut rows: Vec<Vec<Intent>> = Vec::with_capacity(texts.len());
-        for (i, outcome) in outcomes.iter_mut().enumerate() {
-            rows.push(if given.is_valid(i) {
-                let whole = 0..texts.value(i).chars().count();
-                texts_at(given, i)
-                    .into_iter()
-                    .map(|text| Intent {
-                        text,
-                        section: whole.clone(),
-                    })
-                    .collect()
-            } else if outcome.skipped {
-                Vec::new()
-            } else {
-                match predicted.next() {
-                    Some(Ok(predicted)) => {
-                        outcome.tokens = predicted.tokens;
-                        outcome.truncated = predicted.truncated;
-                        predicted.intents
-                    }
-                    Some(Err(error)) => {
-                        outcome.error = Some(error.to_string());
-                        Vec::new()
-                    }
-                    None => Vec::new(),
-                }
-            });
-        }
-        outcome::column(&outcomes, list(&rows)?)
+    fn key(&self, arguments: &[ArrayRef], i: usize) -> Key {
+        let [titles, texts] = titles_and_texts(arguments);
+        let given = arguments[2]
+            .is_valid(i)
+            .then(|| texts_at(&arguments[2], i).join("\n"));
+        let parts = [text_at(titles, i), text_at(texts, i), given.as_deref()];
+        fingerprint::key(&self.fingerprint, &parts)
     }
+
+    fn run(
+        &self,
+        arguments: &[ArrayRef],
+        keys: &[Key],
+    ) -> Result<(Vec<Outcome>, ArrayRef), ArrowError> {
+        let [titles, texts] = titles_and_texts(arguments);
+        let given = &arguments[2];
+        let generate = self.settings.enabled && !self.given_only;
+        let wanted = |i: usize| {
+            let long = || {
+                let most = self.settings.max_document_chars;
+                texts.value(i).chars().nth(most).is_some()
+            };
+            generate && given.is_null(i) && !long()
+        };
+        let asked: Vec<usize> = (0..keys.len()).filter(|i| wanted(*i)).collect();
+        self.progress.advance((keys.len() - asked.len()) as u64);
+        let document = |&i: &usize| Document {
+            title: text_at(titles, i),
+            text: texts.value(i),
+            seed: fingerprint::seed(&keys[i]),
+        };
+        let predicted = self.predict(&asked.iter().map(document).collect::<Vec<_>>())?;
+        let mut outcomes = vec![Outcome::default(); keys.len()];
+        let mut rows: Vec<Vec<Intent>> = (0..keys.len())
+            .map(|i| given_intents(given, texts.value(i), i))
+            .collect();
+        for i in (0..keys.len()).filter(|i| given.is_null(*i)) {
+            outcomes[i].skipped = true;
+        }
+        for (i, predicted) in asked.into_iter().zip(predicted) {
+            match predicted {
+                Ok(predicted) => {
+                    outcomes[i] = outcome(&predicted);
+                    rows[i] = predicted.intents;
+                }
+                Err(error) => outcomes[i] = Outcome::failed(error.to_string()),
+            }
+        }
+        Ok((outcomes, list(&rows)?))
+    }
+}
+
+fn outcome(predicted: &Predicted) -> Outcome {
+    Outcome {
+        tokens: predicted.tokens,
+        truncated: predicted.truncated,
+        ..Outcome::default()
+    }
+}
+
+/// The questions the corpus brings for a document; none where it brings none.
+fn given_intents(given: &ArrayRef, text: &str, i: usize) -> Vec<Intent> {
+    let whole = 0..text.chars().count();
+    texts_at(given, i)
+        .into_iter()
+        .map(|text| Intent {
+            text,
+            section: whole.clone(),
+        })
+        .collect()
 }
 
 fn list(rows: &[Vec<Intent>]) -> Result<ArrayRef, ArrowError> {

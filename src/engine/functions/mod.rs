@@ -18,15 +18,16 @@ use std::{
 };
 
 use arrow::{
-    array::{ArrayRef, AsArray, StringArray},
-    compute::cast,
+    array::{Array, ArrayRef, AsArray, StringArray},
+    compute::{cast, filter, interleave, is_null},
     datatypes::DataType,
     error::ArrowError,
 };
 use datafusion::{
     common::{DataFusionError, Result},
     logical_expr::{
-        ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
+        ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, TypeSignature,
+        Volatility,
     },
     prelude::SessionContext,
 };
@@ -34,20 +35,31 @@ use datafusion::{
 use crate::{
     job::{Job, Progress},
     model::ModelError,
+    store::schema::KEY_BYTES,
 };
 
-use super::{fingerprint::Fingerprints, models::Models};
+use super::{
+    fingerprint::{Fingerprints, Key},
+    models::Models,
+};
+use outcome::Outcome;
 
 /// A map stage: columns in, one column of results out, as many rows.
 pub trait MapStage: Send + Sync {
     /// Name in SQL.
     fn name(&self) -> &'static str;
-    /// Parameters, code version and model files; two stages of the same name and fingerprint are the same function.
     fn fingerprint(&self) -> &str;
-    /// The types its arguments are cast to.
     fn arguments(&self) -> Vec<DataType>;
-    fn returns(&self) -> DataType;
-    fn run(&self, arguments: &[ArrayRef]) -> Result<ArrayRef, ArrowError>;
+    /// Type of a row's value.
+    fn value(&self) -> DataType;
+    /// What row `i` is computed from, besides the stage's fingerprint.
+    fn key(&self, arguments: &[ArrayRef], i: usize) -> Key;
+    /// Computes all rows: what each cost or why it failed, and the values.
+    fn run(
+        &self,
+        arguments: &[ArrayRef],
+        keys: &[Key],
+    ) -> Result<(Vec<Outcome>, ArrayRef), ArrowError>;
 }
 
 /// Registers every stage whose models the job has.
@@ -58,78 +70,83 @@ pub fn register(
     models: &Models,
     progress: Arc<dyn Progress>,
 ) {
+    let settings = Settings {
+        job,
+        fingerprints,
+        models,
+        progress,
+    };
     let mut stages: Vec<Arc<dyn MapStage>> = vec![
-        Arc::new(intents::Intents::new(
-            job,
-            fingerprints,
-            models,
-            progress.clone(),
-        )),
-        Arc::new(chunk::Chunks::new(
-            job,
-            fingerprints,
-            models,
-            progress.clone(),
-        )),
-        Arc::new(embed::EmbedDocument::new(
-            job,
-            fingerprints,
-            models,
-            progress.clone(),
-        )),
-        Arc::new(embed::EmbedQuery::new(
-            job,
-            fingerprints,
-            models,
-            progress.clone(),
-        )),
+        Arc::new(intents::Intents::new(&settings)),
+        Arc::new(chunk::Chunks::new(&settings)),
+        Arc::new(embed::EmbedDocument::new(&settings)),
+        Arc::new(embed::EmbedQuery::new(&settings)),
     ];
     if models.has_generator() {
-        stages.push(Arc::new(queries::Queries::new(
-            job,
-            fingerprints,
-            models,
-            progress,
-        )));
-        stages.push(Arc::new(score::ScoreQuery::new(job, fingerprints, models)));
+        stages.push(Arc::new(queries::Queries::new(&settings)));
+        stages.push(Arc::new(score::ScoreQuery::new(&settings)));
     }
     for stage in stages {
-        ctx.register_udf(ScalarUDF::from(MapFunction::new(stage)));
+        let progress = settings.progress.clone();
+        ctx.register_udf(ScalarUDF::from(MapFunction::new(stage.clone(), progress)));
+        ctx.register_udf(ScalarUDF::from(KeyFunction::new(stage)));
     }
 }
 
-/// A map stage as DataFusion calls it.
+/// What the stages are made from.
+struct Settings<'a> {
+    job: &'a Job,
+    fingerprints: &'a Fingerprints,
+    models: &'a Models,
+    progress: Arc<dyn Progress>,
+}
+
+/// A map stage as DataFusion calls it. A last argument beyond the stage's own is a column of earlier results: rows
+/// that have one keep it, and the stage computes the others.
 struct MapFunction {
     stage: Arc<dyn MapStage>,
+    progress: Arc<dyn Progress>,
     signature: Signature,
 }
 
-impl fmt::Debug for MapFunction {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}[{}]", self.stage.name(), self.stage.fingerprint())
-    }
-}
-
 impl MapFunction {
-    fn new(stage: Arc<dyn MapStage>) -> Self {
-        let signature = Signature::any(stage.arguments().len(), Volatility::Immutable);
-        Self { stage, signature }
+    fn new(stage: Arc<dyn MapStage>, progress: Arc<dyn Progress>) -> Self {
+        let own = stage.arguments().len();
+        let signature = Signature::one_of(
+            vec![TypeSignature::Any(own), TypeSignature::Any(own + 1)],
+            Volatility::Immutable,
+        );
+        Self {
+            stage,
+            progress,
+            signature,
+        }
     }
-}
 
-impl PartialEq for MapFunction {
-    fn eq(&self, other: &Self) -> bool {
-        self.stage.name() == other.stage.name()
-            && self.stage.fingerprint() == other.stage.fingerprint()
+    fn compute(&self, arguments: &[ArrayRef]) -> Result<ArrayRef, ArrowError> {
+        let rows = arguments.first().map_or(0, |a| a.len());
+        let keys: Vec<Key> = (0..rows).map(|i| self.stage.key(arguments, i)).collect();
+        let (outcomes, values) = self.stage.run(arguments, &keys)?;
+        outcome::column(&keys, &outcomes, values)
     }
-}
 
-impl Eq for MapFunction {}
-
-impl Hash for MapFunction {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.stage.name().hash(state);
-        self.stage.fingerprint().hash(state);
+    /// Computes the rows without an earlier result and puts them between those with one.
+    fn complete(&self, arguments: &[ArrayRef], earlier: &ArrayRef) -> Result<ArrayRef, ArrowError> {
+        let missing = is_null(earlier)?;
+        self.progress.advance(missing.false_count() as u64);
+        if missing.true_count() == 0 {
+            return Ok(earlier.clone());
+        }
+        let wanted = arguments.iter().map(|a| filter(a, &missing));
+        let computed = self.compute(&wanted.collect::<Result<Vec<_>, _>>()?)?;
+        let mut next = 0..computed.len();
+        let places: Vec<(usize, usize)> = (0..earlier.len())
+            .map(|i| match missing.value(i).then(|| next.next()).flatten() {
+                Some(row) => (1, row),
+                None => (0, i),
+            })
+            .collect();
+        interleave(&[earlier.as_ref(), computed.as_ref()], &places)
     }
 }
 
@@ -143,19 +160,104 @@ impl ScalarUDFImpl for MapFunction {
     }
 
     fn return_type(&self, _: &[DataType]) -> Result<DataType> {
-        Ok(self.stage.returns())
+        Ok(outcome::data_type(self.stage.value()))
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let mut columns = Vec::with_capacity(args.args.len());
-        for (value, wanted) in args.args.iter().zip(self.stage.arguments()) {
-            let column = value.to_array(args.number_rows)?;
-            columns.push(cast(&column, &wanted)?);
-        }
-        let result = self.stage.run(&columns).map_err(DataFusionError::from)?;
-        Ok(ColumnarValue::Array(result))
+        let own = arguments(&*self.stage, &args)?;
+        let result = match args.args.get(own.len()) {
+            Some(earlier) => {
+                let earlier = earlier.to_array(args.number_rows)?;
+                let wanted = outcome::data_type(self.stage.value());
+                self.complete(&own, &cast(&earlier, &wanted)?)
+            }
+            None => self.compute(&own),
+        };
+        Ok(ColumnarValue::Array(result.map_err(DataFusionError::from)?))
     }
 }
+
+/// `<stage>_key`: the keys of a stage's rows, without computing any.
+struct KeyFunction {
+    stage: Arc<dyn MapStage>,
+    name: String,
+    signature: Signature,
+}
+
+impl KeyFunction {
+    fn new(stage: Arc<dyn MapStage>) -> Self {
+        Self {
+            name: format!("{}_key", stage.name()),
+            signature: Signature::any(stage.arguments().len(), Volatility::Immutable),
+            stage,
+        }
+    }
+}
+
+impl ScalarUDFImpl for KeyFunction {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
+        Ok(DataType::FixedSizeBinary(KEY_BYTES))
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let own = arguments(&*self.stage, &args)?;
+        let keys = (0..args.number_rows).map(|i| self.stage.key(&own, i));
+        let keys = outcome::key_column(keys).map_err(DataFusionError::from)?;
+        Ok(ColumnarValue::Array(keys))
+    }
+}
+
+/// The stage's own arguments as columns of its types.
+fn arguments(stage: &dyn MapStage, args: &ScalarFunctionArgs) -> Result<Vec<ArrayRef>> {
+    let mut columns = Vec::with_capacity(args.args.len());
+    for (value, wanted) in args.args.iter().zip(stage.arguments()) {
+        columns.push(cast(&value.to_array(args.number_rows)?, &wanted)?);
+    }
+    Ok(columns)
+}
+
+/// Functions are told apart by name and fingerprint.
+macro_rules! identity {
+    ($function:ty) => {
+        impl fmt::Debug for $function {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(
+                    f,
+                    "{}[{}]",
+                    ScalarUDFImpl::name(self),
+                    self.stage.fingerprint()
+                )
+            }
+        }
+
+        impl PartialEq for $function {
+            fn eq(&self, other: &Self) -> bool {
+                ScalarUDFImpl::name(self) == ScalarUDFImpl::name(other)
+                    && self.stage.fingerprint() == other.stage.fingerprint()
+            }
+        }
+
+        impl Eq for $function {}
+
+        impl Hash for $function {
+            fn hash<H: Hasher>(&self, state: &mut H) {
+                ScalarUDFImpl::name(self).hash(state);
+                self.stage.fingerprint().hash(state);
+            }
+        }
+    };
+}
+
+identity!(MapFunction);
+identity!(KeyFunction);
 
 /// An error of the whole stage: a model that cannot be loaded or reached.
 fn fatal(error: ModelError) -> ArrowError {
@@ -175,15 +277,18 @@ fn rows_apart<T>(
     Err(fatal(first.expect("one was found")))
 }
 
+/// The first two columns: titles, which may be null, and texts.
+fn titles_and_texts(arguments: &[ArrayRef]) -> [&StringArray; 2] {
+    [arguments[0].as_string(), arguments[1].as_string()]
+}
+
 /// Row `i` of a string column, None where null.
 fn text_at(column: &StringArray, i: usize) -> Option<&str> {
-    use arrow::array::Array;
     column.is_valid(i).then(|| column.value(i))
 }
 
 /// Row `i` of a column of lists of strings; nulls and null lists are empty.
 fn texts_at(column: &ArrayRef, i: usize) -> Vec<String> {
-    use arrow::array::Array;
     let lists = column.as_list::<i32>();
     if lists.is_null(i) {
         return Vec::new();

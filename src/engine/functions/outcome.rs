@@ -17,7 +17,6 @@ use crate::{engine::fingerprint::Key, store::schema::KEY_BYTES};
 /// What a stage says of one input row besides its value.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Outcome {
-    pub key: Key,
     pub error: Option<String>,
     /// Tokens the model read or wrote for the row.
     pub tokens: usize,
@@ -25,6 +24,17 @@ pub struct Outcome {
     pub truncated: usize,
     /// The stage left the row alone, as its settings say.
     pub skipped: bool,
+    /// Taken from an earlier build.
+    pub reused: bool,
+}
+
+impl Outcome {
+    pub fn failed(error: String) -> Self {
+        Self {
+            error: Some(error),
+            ..Self::default()
+        }
+    }
 }
 
 const VALUE: &str = "value";
@@ -46,27 +56,33 @@ fn fields(value: DataType) -> Fields {
         Field::new("tokens", DataType::UInt64, false),
         Field::new("truncated", DataType::UInt64, false),
         Field::new("skipped", DataType::Boolean, false),
+        Field::new("reused", DataType::Boolean, false),
         Field::new(VALUE, value, true),
     ]
     .into()
 }
 
-pub fn column(outcomes: &[Outcome], value: ArrayRef) -> Result<ArrayRef, ArrowError> {
+/// The result column of rows with these keys.
+pub fn column(keys: &[Key], outcomes: &[Outcome], value: ArrayRef) -> Result<ArrayRef, ArrowError> {
+    let flag = |get: fn(&Outcome) -> bool| {
+        Arc::new(BooleanArray::from_iter(
+            outcomes.iter().map(|o| Some(get(o))),
+        ))
+    };
     let count = |get: fn(&Outcome) -> usize| {
         Arc::new(UInt64Array::from_iter_values(
             outcomes.iter().map(|o| get(o) as u64),
         ))
     };
     let columns: Vec<ArrayRef> = vec![
-        key_column(outcomes.iter().map(|o| o.key))?,
+        key_column(keys.iter().copied())?,
         Arc::new(StringArray::from_iter(
             outcomes.iter().map(|o| o.error.as_deref()),
         )),
         count(|o| o.tokens),
         count(|o| o.truncated),
-        Arc::new(BooleanArray::from_iter(
-            outcomes.iter().map(|o| Some(o.skipped)),
-        )),
+        flag(|o| o.skipped),
+        flag(|o| o.reused),
         value.clone(),
     ];
     Ok(Arc::new(StructArray::try_new(
@@ -114,14 +130,26 @@ impl<'a> Results<'a> {
     pub fn outcome(&self, i: usize) -> Outcome {
         let number = |name: &str| self.part(name).as_primitive::<UInt64Type>().value(i) as usize;
         let error = self.part("error").as_string::<i32>();
-        let mut key = Key::default();
-        key.copy_from_slice(self.part("key").as_fixed_size_binary().value(i));
         Outcome {
-            key,
             error: error.is_valid(i).then(|| error.value(i).to_owned()),
             tokens: number("tokens"),
             truncated: number("truncated"),
             skipped: self.part("skipped").as_boolean().value(i),
+            reused: self.part("reused").as_boolean().value(i),
+        }
+    }
+
+    pub fn keys(&self) -> &'a ArrayRef {
+        self.part("key")
+    }
+
+    /// Rows that each input row gave.
+    pub fn lengths(&self) -> Vec<u32> {
+        match self.value().as_list_opt::<i32>() {
+            Some(lists) => (0..lists.len())
+                .map(|i| lists.value_length(i) as u32)
+                .collect(),
+            None => vec![1; self.value().len()],
         }
     }
 

@@ -6,14 +6,17 @@ use arrow::{
     error::ArrowError,
 };
 
-use super::{MapStage, fatal, outcome, outcome::Outcome, rows_apart, strings, text_at};
+use super::{
+    MapStage, Settings, fatal, outcome, outcome::Outcome, rows_apart, strings, text_at,
+    titles_and_texts,
+};
 use crate::{
     engine::{
-        fingerprint::{self, Fingerprints},
+        fingerprint::{self, Key},
         models::Models,
     },
     expand::{self, Query, Scores, Written},
-    job::{Job, Progress, spec},
+    job::{Progress, spec},
     store::schema::{score_fields, served_fields},
 };
 
@@ -26,17 +29,12 @@ pub struct Queries {
 }
 
 impl Queries {
-    pub fn new(
-        job: &Job,
-        fingerprints: &Fingerprints,
-        models: &Models,
-        progress: Arc<dyn Progress>,
-    ) -> Self {
+    pub fn new(settings: &Settings) -> Self {
         Self {
-            settings: job.expand.clone(),
-            fingerprint: fingerprints.queries.clone(),
-            models: models.clone(),
-            progress,
+            settings: settings.job.expand.clone(),
+            fingerprint: settings.fingerprints.queries.clone(),
+            models: settings.models.clone(),
+            progress: settings.progress.clone(),
         }
     }
 
@@ -63,61 +61,59 @@ impl MapStage for Queries {
         vec![DataType::Utf8, DataType::Utf8, served_list()]
     }
 
-    fn returns(&self) -> DataType {
-        outcome::data_type(outcome::rows_type(Self::row_fields()))
+    fn value(&self) -> DataType {
+        outcome::rows_type(Self::row_fields())
     }
 
-    fn run(&self, arguments: &[ArrayRef]) -> Result<ArrayRef, ArrowError> {
-        let [titles, texts] = [
-            arguments[0].as_string::<i32>(),
-            arguments[1].as_string::<i32>(),
-        ];
+    fn key(&self, arguments: &[ArrayRef], i: usize) -> Key {
+        let [titles, texts] = titles_and_texts(arguments);
+        let intents = served_at(&arguments[2], i).join("\n");
+        let parts = [text_at(titles, i), text_at(texts, i), Some(&intents)];
+        fingerprint::key(&self.fingerprint, &parts)
+    }
+
+    fn run(
+        &self,
+        arguments: &[ArrayRef],
+        keys: &[Key],
+    ) -> Result<(Vec<Outcome>, ArrayRef), ArrowError> {
+        let [titles, texts] = titles_and_texts(arguments);
         let generator = self.models.generator().map_err(fatal)?;
         let scorer = self.models.scorer().map_err(fatal)?;
-        let intents: Vec<Vec<String>> = (0..texts.len())
+        let intents: Vec<Vec<String>> = (0..keys.len())
             .map(|i| served_at(&arguments[2], i))
             .collect();
-        let mut outcomes = Vec::with_capacity(texts.len());
-        let mut chunks = Vec::with_capacity(texts.len());
-        for (i, intents) in intents.iter().enumerate() {
-            let (title, text) = (text_at(titles, i), text_at(texts, i).unwrap_or_default());
-            let key = fingerprint::key(
-                &self.fingerprint,
-                &[title, Some(text), Some(&intents.join("\n"))],
-            );
-            let seed = fingerprint::seed(&key);
-            let intents = intents.iter().map(String::as_str).collect();
-            chunks.push(expand::Chunk {
-                title,
-                text,
-                intents,
-                seed,
-            });
-            outcomes.push(Outcome {
-                key,
-                ..Outcome::default()
-            });
-        }
+        let chunk = |(i, key): (usize, &Key)| expand::Chunk {
+            title: text_at(titles, i),
+            text: text_at(texts, i).unwrap_or_default(),
+            intents: intents[i].iter().map(String::as_str).collect(),
+            seed: fingerprint::seed(key),
+        };
+        let chunks: Vec<expand::Chunk> = keys.iter().enumerate().map(chunk).collect();
         let done = || self.progress.advance(1);
-        let written = expand::queries(
+        let written = rows_apart(expand::queries(
             &chunks,
             &self.settings,
             &*generator,
             scorer.as_deref(),
             &done,
-        );
-        let written = rows_apart(written)?;
-        let mut rows = Vec::with_capacity(written.len());
-        for (outcome, written) in outcomes.iter_mut().zip(written) {
-            let written = written.unwrap_or_else(|error| {
-                outcome.error = Some(error.to_string());
-                Written::default()
-            });
-            outcome.tokens = written.tokens;
-            outcome.truncated = written.truncated;
-            rows.push(written.queries);
-        }
-        outcome::column(&outcomes, list(&rows)?)
+        ))?;
+        let (outcomes, rows): (Vec<Outcome>, Vec<Vec<Query>>) = written
+            .into_iter()
+            .map(|written| match written {
+                Ok(written) => (outcome(&written), written.queries),
+                Err(error) => (Outcome::failed(error.to_string()), Vec::new()),
+            })
+            .unzip();
+        Ok((outcomes, list(&rows)?))
+    }
+}
+
+fn outcome(written: &Written) -> Outcome {
+    Outcome {
+        tokens: written.tokens,
+        truncated: written.truncated,
+        ..Outcome::default()
     }
 }
 

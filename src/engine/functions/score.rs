@@ -6,14 +6,14 @@ use arrow::{
     error::ArrowError,
 };
 
-use super::{MapStage, outcome, outcome::Outcome};
+use super::{MapStage, Settings, fatal, outcome::Outcome, text_at};
 use crate::{
     engine::{
-        fingerprint::{self, Fingerprints},
+        fingerprint::{self, Key},
         models::Models,
     },
     expand,
-    job::{Job, spec},
+    job::spec,
 };
 
 /// `score(query, text)`: log P(query | text) − log P(query | empty), per token.
@@ -24,11 +24,11 @@ pub struct ScoreQuery {
 }
 
 impl ScoreQuery {
-    pub fn new(job: &Job, fingerprints: &Fingerprints, models: &Models) -> Self {
+    pub fn new(settings: &Settings) -> Self {
         Self {
-            settings: job.expand.clone(),
-            fingerprint: fingerprints.queries.clone(),
-            models: models.clone(),
+            settings: settings.job.expand.clone(),
+            fingerprint: settings.fingerprints.queries.clone(),
+            models: settings.models.clone(),
         }
     }
 }
@@ -46,43 +46,33 @@ impl MapStage for ScoreQuery {
         vec![DataType::Utf8, DataType::Utf8]
     }
 
-    fn returns(&self) -> DataType {
-        outcome::data_type(DataType::Float32)
+    fn value(&self) -> DataType {
+        DataType::Float32
     }
 
-    fn run(&self, arguments: &[ArrayRef]) -> Result<ArrayRef, ArrowError> {
-        let [queries, texts] = [
-            arguments[0].as_string::<i32>(),
-            arguments[1].as_string::<i32>(),
-        ];
-        let scorer = self
-            .models
-            .scorer()
-            .map_err(|e| ArrowError::ExternalError(Box::new(e)))?;
-        let scorer = scorer.ok_or_else(|| {
+    fn key(&self, arguments: &[ArrayRef], i: usize) -> Key {
+        let parts = [0, 1].map(|a| text_at(arguments[a].as_string(), i));
+        fingerprint::key(&self.fingerprint, &parts)
+    }
+
+    fn run(
+        &self,
+        arguments: &[ArrayRef],
+        keys: &[Key],
+    ) -> Result<(Vec<Outcome>, ArrayRef), ArrowError> {
+        let scorer = self.models.scorer().map_err(fatal)?.ok_or_else(|| {
             ArrowError::ComputeError("score: this generator cannot score; use a GGUF file".into())
         })?;
-        let pairs: Vec<(&str, &str)> = queries
-            .iter()
-            .zip(texts.iter())
-            .map(|(q, t)| (q.unwrap_or_default(), t.unwrap_or_default()))
-            .collect();
-        let mut outcomes = Vec::with_capacity(pairs.len());
-        let mut values = Vec::with_capacity(pairs.len());
-        for ((query, text), gain) in
-            pairs
-                .iter()
-                .zip(expand::gain(&pairs, &self.settings, &*scorer))
-        {
-            let key = fingerprint::key(&self.fingerprint, &[Some(query), Some(text)]);
-            let error = gain.as_ref().err().map(ToString::to_string);
-            outcomes.push(Outcome {
-                key,
-                error,
-                ..Outcome::default()
-            });
-            values.push(gain.ok());
-        }
-        outcome::column(&outcomes, Arc::new(Float32Array::from(values)))
+        let text = |a: usize, i| text_at(arguments[a].as_string(), i).unwrap_or_default();
+        let pairs: Vec<(&str, &str)> = (0..keys.len()).map(|i| (text(0, i), text(1, i))).collect();
+        let (outcomes, values): (Vec<Outcome>, Vec<Option<f32>>) =
+            expand::gain(&pairs, &self.settings, &*scorer)
+                .into_iter()
+                .map(|gain| match gain {
+                    Ok(gain) => (Outcome::default(), Some(gain)),
+                    Err(error) => (Outcome::failed(error.to_string()), None),
+                })
+                .unzip();
+        Ok((outcomes, Arc::new(Float32Array::from(values))))
     }
 }

@@ -1,0 +1,193 @@
+//! A second build computes what changed and nothing else, and its datasets are those of a build from nothing.
+
+mod common;
+
+use std::fs;
+
+use common::{Place, Row, documents, parquet_files, read, row, texts, write_corpus};
+use serde_json::Value;
+
+const STAGES: [&str; 5] = [
+    "intents",
+    "chunks",
+    "queries",
+    "vectors-text",
+    "vectors-queries",
+];
+
+/// Input rows computed and reused, by stage.
+fn counts(place: &Place, generation: u64) -> Vec<(u64, u64)> {
+    let path = place.generation(generation).join("run.json");
+    let run: Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
+    let count = |stage: &str, what: &str| run["stages"][stage][what].as_u64().unwrap();
+    STAGES
+        .map(|stage| (count(stage, "computed"), count(stage, "reused")))
+        .to_vec()
+}
+
+/// The last generation's Parquet files are those of a build of the same job from nothing.
+fn assert_as_from_nothing(place: &Place, generation: u64, more: &[&str]) {
+    let fresh = ["--set", "output.path=fresh"];
+    let _ = fs::remove_dir_all(place.path("fresh"));
+    place.build_expecting(0, &[&fresh[..], more].concat());
+    let ours = parquet_files(&place.generation(generation));
+    let theirs = parquet_files(&place.path("fresh/generations/1"));
+    let names = |files: &[(std::path::PathBuf, Vec<u8>)]| -> Vec<String> {
+        files.iter().map(|f| f.0.display().to_string()).collect()
+    };
+    assert_eq!(names(&ours), names(&theirs));
+    for ((path, ours), (_, theirs)) in ours.iter().zip(&theirs) {
+        assert!(ours == theirs, "{} differs", path.display());
+    }
+}
+
+fn corpus(place: &Place, rows: &[Row]) {
+    write_corpus(&place.path("corpus.parquet"), rows);
+}
+
+#[test]
+fn an_unchanged_job_does_nothing() {
+    let place = Place::new(&documents());
+    place.build_expecting(0, &[]);
+    let output = place.build(&[]);
+    assert_eq!(output.status.code(), Some(0));
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(said.contains("up to date"), "{said}");
+    assert_eq!(place.current().as_deref(), Some("1"));
+    place.build_expecting(0, &["--restart"]);
+    assert_eq!(place.current().as_deref(), Some("2"));
+}
+
+#[test]
+fn added_changed_moved_and_removed_documents() {
+    let mut rows = documents();
+    let place = Place::new(&rows);
+    let small = ["--set", "engine.shard_documents=2"];
+    place.build_expecting(0, &small);
+
+    // One added, one changed, one removed, the rest in another order.
+    rows.remove(0);
+    rows[0].2 = Some("# Dough\n\nRye and water make another dough. Salt slows the yeast.");
+    rows.reverse();
+    rows.insert(1, row("new", "New", "A new text. It has two sentences."));
+    corpus(&place, &rows);
+    place.build_expecting(0, &small);
+    let counts = counts(&place, 2);
+    assert_eq!(counts[0], (2, 2), "{counts:?}");
+    assert_eq!(counts[1], (2, 2), "{counts:?}");
+    assert!(
+        counts
+            .iter()
+            .all(|(computed, reused)| *computed > 0 && *reused > 0)
+    );
+    assert_as_from_nothing(&place, 2, &small);
+
+    let chunks = read(&place.generation(2), "chunks");
+    assert!(!texts(&chunks, "doc_id").contains(&"tides".to_owned()));
+    let output = place.run(&["search", "out", "spring tides", "--mode", "sparse"]);
+    assert!(!String::from_utf8_lossy(&output.stdout).contains("tides#"));
+}
+
+#[test]
+fn the_same_text_under_another_id_is_taken_over() {
+    let mut rows = documents();
+    let place = Place::new(&rows);
+    place.build_expecting(0, &[]);
+    rows[1].0 = Some("loaf?1#2");
+    rows.push((Some("again"), rows[1].1, rows[1].2));
+    corpus(&place, &rows);
+    place.build_expecting(0, &[]);
+    assert!(counts(&place, 2).iter().all(|(computed, _)| *computed == 0));
+    assert_as_from_nothing(&place, 2, &[]);
+    // And from a generation where it stands twice, under an id that looks like a query's.
+    rows.remove(0);
+    corpus(&place, &rows);
+    place.build_expecting(0, &[]);
+    assert!(counts(&place, 3).iter().all(|(computed, _)| *computed == 0));
+    assert_as_from_nothing(&place, 3, &[]);
+}
+
+#[test]
+fn a_changed_parameter_recomputes_its_stage_and_what_depends_on_it() {
+    let place = Place::new(&documents());
+    place.build_expecting(0, &[]);
+    let changed = |set: &str, generation: u64| -> Vec<bool> {
+        place.build_expecting(0, &["--set", set]);
+        assert_as_from_nothing(&place, generation, &["--set", set]);
+        let counts = counts(&place, generation);
+        counts.iter().map(|(computed, _)| *computed > 0).collect()
+    };
+    assert_eq!(changed("expand.keep=0.5", 2), [false; 5]);
+    assert_eq!(changed("sparse.text_weight=2.0", 3), [false; 5]);
+    let queries = changed("expand.queries=2", 4);
+    assert_eq!(queries[..4], [false, false, true, false]);
+    let chunks = changed("chunk.max_sentences=2", 5);
+    assert_eq!(chunks[..2], [false, true]);
+    assert!(changed("output.vectors=f16", 6)[3..].iter().all(|c| *c));
+}
+
+#[test]
+fn a_model_is_known_by_its_content() {
+    let place = Place::new(&documents());
+    place.build_expecting(0, &[]);
+    fs::rename(place.path("bert"), place.path("other-name")).unwrap();
+    let renamed = ["--set", "models.embedder.model=other-name"];
+    let output = place.build(&renamed);
+    assert!(String::from_utf8_lossy(&output.stdout).contains("up to date"));
+
+    let weights = place.path("other-name/model.safetensors");
+    let mut bytes = fs::read(&weights).unwrap();
+    let last = bytes.len() - 2;
+    bytes[last] ^= 1;
+    fs::write(&weights, bytes).unwrap();
+    place.build_expecting(0, &renamed);
+    let counts = counts(&place, 2);
+    assert!(counts[3].1 == 0 && counts[4].1 == 0, "{counts:?}");
+    assert_as_from_nothing(&place, 2, &renamed);
+}
+
+#[test]
+fn from_a_stage_on_everything_is_computed_anew() {
+    let place = Place::new(&documents());
+    place.build_expecting(0, &[]);
+    place.build_expecting(0, &["--from", "queries"]);
+    let counts = counts(&place, 2);
+    let reused: Vec<bool> = counts.iter().map(|(_, reused)| *reused > 0).collect();
+    assert_eq!(reused, [true, true, false, false, false], "{counts:?}");
+    let said = place.build_expecting(2, &["--from", "queries", "--set", "expand.enabled=false"]);
+    assert!(said.contains("no stage queries"), "{said}");
+}
+
+#[test]
+fn what_a_given_up_build_computed_is_taken_over() {
+    let place = Place::new(&documents());
+    place.build_expecting(0, &["--stage", "queries"]);
+    place.build_expecting(0, &["--set", "expand.keep=0.5"]);
+    let first = counts(&place, 1);
+    assert!(
+        first[..3].iter().all(|(computed, _)| *computed == 0),
+        "{first:?}"
+    );
+    assert!(!place.path("out/generations/abandoned").exists());
+    assert_as_from_nothing(&place, 1, &["--set", "expand.keep=0.5"]);
+}
+
+#[test]
+fn rows_that_failed_are_tried_again() {
+    let place = Place::new(&documents());
+    let long = "x".repeat(3000);
+    let mut rows = documents();
+    rows.push(row("long", "", &long));
+    corpus(&place, &rows);
+    place.build_expecting(0, &[]);
+    rows.push((Some("bad"), None, None));
+    corpus(&place, &rows);
+    place.build_expecting(1, &[]);
+    let output = place.build(&[]);
+    assert_eq!(
+        output.status.code(),
+        Some(1),
+        "its quarantined row still counts"
+    );
+    assert_eq!(place.current().as_deref(), Some("2"));
+}
