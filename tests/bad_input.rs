@@ -2,9 +2,11 @@
 
 mod common;
 
-use std::fs;
+use std::{fs, sync::Arc};
 
-use common::{Place, documents, read, row, write_corpus};
+use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
+use common::{Place, documents, read, row, texts, write_bytes, write_corpus};
+use parquet::arrow::ArrowWriter;
 
 fn refused(place: &Place, code: i32, more: &[&str], words: &[&str]) {
     let said = place.build_expecting(code, more);
@@ -24,6 +26,53 @@ fn a_missing_column() {
         &["--set", "corpus.text=body"],
         &["corpus.parquet", "body", "text"],
     );
+}
+
+#[test]
+fn a_column_of_the_wrong_type() {
+    let place = Place::new(&documents());
+    let ids = Int64Array::from(vec![1, 2]);
+    let batch = RecordBatch::try_from_iter([
+        ("doc_id", Arc::new(ids.clone()) as ArrayRef),
+        ("title", Arc::new(StringArray::from(vec!["a", "b"]))),
+        ("text", Arc::new(ids)),
+    ])
+    .unwrap();
+    let file = fs::File::create(place.path("corpus.parquet")).unwrap();
+    let mut writer = ArrowWriter::try_new(file, batch.schema(), None).unwrap();
+    writer.write(&batch).unwrap();
+    writer.close().unwrap();
+    refused(&place, 2, &[], &["corpus.parquet", "text", "Int64"]);
+}
+
+#[test]
+fn a_text_that_is_not_utf8() {
+    let place = Place::new(&documents());
+    let rows: [(&str, &[u8]); 2] = [("good", b"A good text."), ("bad", b"caf\xe9")];
+    write_bytes(&place.path("corpus.parquet"), &rows);
+    let job = fs::read_to_string(place.path("job.toml")).unwrap();
+    fs::write(
+        place.path("job.toml"),
+        job.replace("title = \"title\"\n", ""),
+    )
+    .unwrap();
+    place.build_expecting(1, &[]);
+    let quarantine = read(&place.generation(1), "quarantine");
+    assert_eq!(texts(&quarantine, "id"), ["bad"]);
+    assert!(texts(&quarantine, "reason")[0].contains("UTF-8"));
+    let documents = read(&place.generation(1), "documents");
+    assert_eq!(texts(&documents, "doc_id"), ["good"]);
+}
+
+#[test]
+fn a_generator_of_another_architecture() {
+    let place = Place::new(&documents());
+    let path = place.path("qwen2.gguf");
+    let mut bytes = fs::read(&path).unwrap();
+    let found = bytes.windows(5).position(|w| w == b"qwen2").unwrap();
+    bytes[found..found + 5].copy_from_slice(b"mamba");
+    fs::write(&path, bytes).unwrap();
+    refused(&place, 2, &[], &["qwen2.gguf", "mamba", "qwen2"]);
 }
 
 #[test]
@@ -117,32 +166,26 @@ fn a_failed_build_leaves_the_published_index() {
 fn long_lines_and_long_documents() {
     let line = "word ".repeat(20_000);
     let unbroken = "x".repeat(100_000);
-    let long = "The tide comes in twice a day. ".repeat(20 * 1024 * 1024 / 31);
+    let megabytes = |n: usize| "The tide comes in twice a day. ".repeat(n * 1024 * 1024 / 31);
+    let (long, longer) = (megabytes(20), megabytes(21));
     let rows = [
         row("line", "", &line),
         row("unbroken", "", &unbroken),
         row("ok", "", "A short text."),
         row("long", "", &long),
+        row("longer", "", &longer),
     ];
     let place = Place::new(&[]);
     write_corpus(&place.path("corpus.parquet"), &rows);
-    place.write_job("[intents]\nenabled = false\n[expand]\nenabled = false\n[chunk]\nmethod = \"fixed\"\n[corpus_limit]\n".replace("[corpus_limit]\n", "").as_str());
-    place.build_expecting(
-        1,
-        &[
-            "--set",
-            "corpus.max_document_bytes=10000000",
-            "--set",
-            "dense.factory=Flat",
-        ],
+    place.write_job(
+        "[intents]\nenabled = false\n[expand]\nenabled = false\n[chunk]\nmethod = \"fixed\"\n[dense]\nenabled = false\n",
     );
+    let limit = format!("corpus.max_document_bytes={}", long.len());
+    place.build_expecting(1, &["--set", &limit]);
     let quarantine = read(&place.generation(1), "quarantine");
-    assert_eq!(common::texts(&quarantine, "id"), ["long"]);
-    let chunks = read(&place.generation(1), "chunks");
-    let ids = common::texts(&chunks, "doc_id");
-    assert!(
-        ["line", "unbroken", "ok"]
-            .iter()
-            .all(|id| ids.iter().any(|i| i == id))
-    );
+    assert_eq!(texts(&quarantine, "id"), ["longer"]);
+    let chunks = texts(&read(&place.generation(1), "chunks"), "doc_id");
+    let of = |id: &str| chunks.iter().filter(|c| *c == id).count();
+    assert!(of("line") > 100 && of("unbroken") > 10 && of("ok") == 1);
+    assert!(of("long") > 20_000, "{}", of("long"));
 }

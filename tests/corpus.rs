@@ -1,5 +1,7 @@
 //! Reading a corpus: order, types, and every kind of bad row and bad file.
 
+mod common;
+
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,14 +11,12 @@ use arrow::array::{
     ListBuilder, RecordBatch, StringArray, StringBuilder, StringViewArray,
 };
 use arrow::datatypes::Int32Type;
+use common::write_bytes;
 use futures::TryStreamExt;
 use intendex::corpus::{self, CorpusError, CorpusScan, Rejected};
 use intendex::job::spec::{Corpus, Engine};
 use parquet::arrow::ArrowWriter;
-use parquet::column::writer::ColumnWriter;
-use parquet::data_type::ByteArray;
 use parquet::file::properties::WriterProperties;
-use parquet::file::writer::SerializedFileWriter;
 use tempfile::TempDir;
 
 fn strings(values: &[&str]) -> ArrayRef {
@@ -38,29 +38,6 @@ fn write(dir: &TempDir, name: &str, columns: Vec<(&str, ArrayRef)>) -> PathBuf {
     writer.write(&batch).unwrap();
     writer.close().unwrap();
     path
-}
-
-/// A file whose `text` is called a string and holds any bytes.
-fn write_bytes(path: &Path, rows: &[(&str, &[u8])]) {
-    let schema = "message schema { required binary doc_id (UTF8); required binary text (UTF8); }";
-    let schema = Arc::new(parquet::schema::parser::parse_message_type(schema).unwrap());
-    let file = File::create(path).unwrap();
-    let mut writer = SerializedFileWriter::new(file, schema, Default::default()).unwrap();
-    let mut group = writer.next_row_group().unwrap();
-    let ids: Vec<ByteArray> = rows.iter().map(|(id, _)| ByteArray::from(*id)).collect();
-    let texts: Vec<ByteArray> = rows
-        .iter()
-        .map(|(_, text)| ByteArray::from(text.to_vec()))
-        .collect();
-    for values in [ids, texts] {
-        let mut column = group.next_column().unwrap().unwrap();
-        if let ColumnWriter::ByteArrayColumnWriter(writer) = column.untyped() {
-            writer.write_batch(&values, None, None).unwrap();
-        }
-        column.close().unwrap();
-    }
-    group.close().unwrap();
-    writer.close().unwrap();
 }
 
 fn named(path: &Path) -> Corpus {

@@ -146,6 +146,73 @@ fn a_model_is_known_by_its_content() {
     assert_as_from_nothing(&place, 2, &renamed);
 }
 
+/// compute, reuse, reason of each stage.
+fn plan(place: &Place, more: &[&str]) -> Vec<(String, u64, u64, String)> {
+    let output = place.run(&[&["plan", "job.toml", "--format", "json"], more].concat());
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    let plan: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let stages = plan["stages"].as_array().unwrap();
+    let row = |s: &Value| {
+        let text = |key: &str| s[key].as_str().unwrap().to_owned();
+        let number = |key: &str| s[key].as_u64().unwrap();
+        (
+            text("stage"),
+            number("compute"),
+            number("reuse"),
+            text("reason"),
+        )
+    };
+    stages.iter().map(row).collect()
+}
+
+#[test]
+fn a_plan_says_what_a_build_will_compute_and_why() {
+    let mut rows = documents();
+    let place = Place::new(&rows);
+    let first = plan(&place, &[]);
+    assert!(
+        first
+            .iter()
+            .skip(1)
+            .all(|s| s.2 == 0 && s.3.contains("nothing is published"))
+    );
+    assert!(!place.path("out").exists(), "a plan changes nothing");
+    place.build_expecting(0, &[]);
+    let unchanged = plan(&place, &[]);
+    assert!(
+        unchanged.iter().skip(1).all(|s| s.1 == 0 && s.2 > 0),
+        "{unchanged:?}"
+    );
+
+    rows[1].2 = Some("Rye and water make another dough. Salt slows the yeast.");
+    rows.push((Some("again"), rows[0].1, rows[0].2));
+    corpus(&place, &rows);
+    let planned = plan(&place, &[]);
+    place.build_expecting(0, &[]);
+    let built = counts(&place, 2);
+    for (planned, built) in planned.iter().skip(1).zip(&built) {
+        assert_eq!(planned.2, built.1, "reused: {planned:?}, {built:?}");
+        assert!(
+            planned.1 > 0 && planned.3.contains("new or have changed"),
+            "{planned:?}"
+        );
+    }
+    assert_eq!(planned[1].1, built[0].0);
+    assert_eq!(planned[2].1, built[1].0);
+
+    let other = plan(&place, &["--set", "chunk.max_sentences=2"]);
+    assert_eq!((other[1].1, other[1].2), (0, 5), "{other:?}");
+    assert!(
+        other[2].2 == 0 && other[2].3.contains("parameters"),
+        "{other:?}"
+    );
+    assert!(
+        other[3].2 == 0 && other[3].3.contains("stage chunks"),
+        "{other:?}"
+    );
+}
+
 #[test]
 fn from_a_stage_on_everything_is_computed_anew() {
     let place = Place::new(&documents());

@@ -203,7 +203,7 @@ fn ranges_and_rules_between_keys() {
         ),
         (
             "chunk.overlap_tokens=160",
-            "`chunk.overlap_tokens` must be below",
+            "`chunk.overlap_tokens` must be at most half",
         ),
         (
             "chunk.max_sentences=0",

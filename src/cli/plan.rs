@@ -34,21 +34,22 @@ pub fn run(args: PlanArgs) -> anyhow::Result<ExitStatus> {
     }
     writeln!(
         out,
-        "{:<16}{:>12}{:>16}{:>16}  why",
-        "stage", "rows", "tokens read", "written"
+        "{:<16}{:>10}{:>10}{:>14}{:>12}{:>9}  why",
+        "stage", "compute", "reuse", "tokens read", "written", "time"
     )?;
     for stage in &plan.stages {
         let about = if stage.estimate.is_some() { "~" } else { "" };
         let count = |n: u64| format!("{about}{n}");
-        let (rows, read, written) = (
-            count(stage.rows),
-            count(stage.tokens_read),
-            count(stage.tokens_written),
-        );
         writeln!(
             out,
-            "{:<16}{rows:>12}{read:>16}{written:>16}  {}",
-            stage.stage, stage.reason
+            "{:<16}{:>10}{:>10}{:>14}{:>12}{:>9}  {}",
+            stage.stage,
+            count(stage.compute),
+            stage.reuse,
+            count(stage.tokens_read),
+            count(stage.tokens_written),
+            time(stage.seconds),
+            stage.reason
         )?;
     }
     for stage in &plan.stages {
@@ -56,8 +57,32 @@ pub fn run(args: PlanArgs) -> anyhow::Result<ExitStatus> {
             writeln!(out, "~ {}: {basis}", stage.stage)?;
         }
     }
+    writeln!(
+        out,
+        "time {} (rates of the last run); disk {} ({})",
+        time(plan.seconds),
+        bytes(plan.disk_bytes),
+        plan.disk_basis
+    )?;
     if plan.up_to_date {
         writeln!(out, "the published index was built by this very plan")?;
     }
     Ok(ExitStatus::Done)
+}
+
+fn time(seconds: Option<f64>) -> String {
+    match seconds {
+        None => "?".into(),
+        Some(s) if s < 120.0 => format!("{s:.0} s"),
+        Some(s) if s < 7200.0 => format!("{:.0} min", s / 60.0),
+        Some(s) => format!("{:.1} h", s / 3600.0),
+    }
+}
+
+fn bytes(n: u64) -> String {
+    match n {
+        0..1_000_000 => format!("{:.1} kB", n as f64 / 1e3),
+        1_000_000..1_000_000_000 => format!("{:.1} MB", n as f64 / 1e6),
+        _ => format!("{:.1} GB", n as f64 / 1e9),
+    }
 }

@@ -154,7 +154,7 @@ fn refuse_missing(job: &Job, stage: Stage) -> Result<(), EngineError> {
 /// The summary of a job whose index is published as it would be built. Rows that a model failed on may have had bad
 /// luck, such as a busy server: then the build runs, and tries those again.
 fn unchanged(published: &Published) -> Result<Option<Summary>, EngineError> {
-    let run: Run = store::read_json(&published.folder.join("run.json"))?;
+    let run = published.run()?;
     let failed = |(stage, tally): (&String, &Tally)| stage != ingest::STAGE && tally.failed > 0;
     if run.stages.iter().any(failed) {
         return Ok(None);
@@ -178,8 +178,10 @@ fn job_name(job: &Job) -> &str {
 pub fn stages(job: &Job) -> Vec<Stage> {
     let runs = |stage: &Stage| match stage {
         Stage::Intents => job.corpus.intents.is_some() || job.intents.enabled,
-        Stage::Queries | Stage::QueryVectors => job.expand.enabled,
-        Stage::Chunks | Stage::TextVectors => true,
+        Stage::Chunks => true,
+        Stage::Queries => job.expand.enabled,
+        Stage::TextVectors => job.dense.enabled,
+        Stage::QueryVectors => job.dense.enabled && job.expand.enabled,
     };
     Stage::ALL.into_iter().filter(runs).collect()
 }
@@ -385,11 +387,7 @@ impl Build<'_> {
             started,
             seconds: 0.0,
             quarantined: stages.values().map(|t| t.failed).sum(),
-            rates: stages
-                .iter()
-                .filter(|(_, tally)| tally.seconds > 0.0)
-                .map(|(name, tally)| (name.clone(), Rate::of(tally)))
-                .collect(),
+            rates: self.rates(&stages),
             machine: Machine {
                 threads: rayon::current_num_threads(),
                 device: self.models.device(),
@@ -397,6 +395,17 @@ impl Build<'_> {
             },
             stages,
         }
+    }
+
+    /// A stage that had nothing to compute has the rate of the run before.
+    fn rates(&self, stages: &BTreeMap<String, Tally>) -> BTreeMap<String, Rate> {
+        let before = self.published.as_ref().and_then(|p| p.run().ok());
+        let before = before.map(|run| run.rates).unwrap_or_default();
+        let rate = |(name, tally): (&String, &Tally)| match tally.computed {
+            0 => before.get(name).copied().map(|rate| (name.clone(), rate)),
+            _ => Some((name.clone(), Rate::of(tally))),
+        };
+        stages.iter().filter_map(rate).collect()
     }
 
     fn publish(self, built: Built, run: &Run) -> Result<u64, EngineError> {

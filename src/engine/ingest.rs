@@ -155,6 +155,12 @@ impl<'a> Shards<'a> {
     }
 }
 
+/// A batch of the corpus as rows of the documents dataset, without passthrough columns; `path` is for errors.
+pub fn documents_batch(rows: &RecordBatch, path: &Path) -> Result<RecordBatch, EngineError> {
+    let schema = schema::schema(Dataset::Documents, &[], (VectorType::F32, 0));
+    as_documents(rows, &schema, 0, path)
+}
+
 /// The corpus's columns in the order and types of the dataset, each row with its position in the corpus.
 fn as_documents(
     rows: &RecordBatch,

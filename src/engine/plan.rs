@@ -1,10 +1,9 @@
 //! What a build would do, without doing it: the corpus is read, cut where that needs no generator, and counted.
 
-use std::collections::BTreeMap;
+mod count;
 
-use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
-use futures::StreamExt;
-use rayon::prelude::*;
+use std::{path::Path, sync::Arc};
+
 use serde::Serialize;
 use tokio::runtime::Runtime;
 
@@ -12,79 +11,47 @@ use super::{
     EngineError,
     build::{needs_generator, stages},
     fingerprint::Fingerprints,
-    ingest,
+    functions, ingest,
     models::Models,
     stage::Stage,
 };
 use crate::{
-    corpus::{self, CorpusBatch, CorpusScan},
-    intent::question_count,
-    job::{
-        Job,
-        spec::{self, ChunkMethod},
-    },
-    model::{Embed, ModelError},
-    store::{Manifest, Output, read_json},
-    text,
+    corpus,
+    job::{Job, spec::ChunkMethod},
+    store::{Dataset, Output, StoreError, generation::Published, manifest::Run},
 };
+use count::{Count, Counted, Known};
 
 /// Tokens of a question as people and generators write them, its line break included.
 const TOKENS_PER_QUESTION: u64 = 14;
 
-/// A chunk's usual best cosine to an intent, which decides how long the paper's objective makes chunks.
-const USUAL_RELEVANCE: f32 = 0.5;
-
 #[derive(Debug, Serialize)]
 pub struct Plan {
     pub fingerprint: String,
-    /// Whether the published index was built by this very plan.
+    /// Whether the published index was built by this very plan: then a build does nothing.
     pub up_to_date: bool,
     pub stages: Vec<StagePlan>,
+    /// Of all stages, at the last run's rates; null where a stage that computes has none.
+    pub seconds: Option<f64>,
+    pub disk_bytes: u64,
+    pub disk_basis: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct StagePlan {
     pub stage: &'static str,
-    /// Rows the stage writes.
-    pub rows: u64,
-    /// Tokens its model reads.
+    /// Input rows it computes, and those whose results it takes over from the published index.
+    pub compute: u64,
+    pub reuse: u64,
+    /// Tokens its model reads and writes for the rows it computes.
     pub tokens_read: u64,
-    /// Tokens its model writes.
     pub tokens_written: u64,
+    /// At the last run's rate; null where there is none.
+    pub seconds: Option<f64>,
     /// None: the figures are exact, but for the room that a long title takes in a chunk.
     pub estimate: Option<String>,
     /// Why the stage runs.
     pub reason: String,
-}
-
-/// What a scan of the corpus finds.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-struct Count {
-    documents: u64,
-    rejected: u64,
-    /// In tokens of the embedder.
-    tokens: u64,
-    /// Of the documents the generator will read.
-    intent_documents: u64,
-    intent_tokens: u64,
-    intents: u64,
-    chunks: u64,
-    /// Tokens of titles that are embedded with chunks are not counted.
-    chunk_tokens: u64,
-}
-
-impl Count {
-    fn plus(mut self, other: Count) -> Count {
-        self.documents += other.documents;
-        self.rejected += other.rejected;
-        self.tokens += other.tokens;
-        self.intent_documents += other.intent_documents;
-        self.intent_tokens += other.intent_tokens;
-        self.intents += other.intents;
-        self.chunks += other.chunks;
-        self.chunk_tokens += other.chunk_tokens;
-        self
-    }
 }
 
 pub fn plan(job: &Job) -> Result<Plan, EngineError> {
@@ -92,203 +59,241 @@ pub fn plan(job: &Job) -> Result<Plan, EngineError> {
     let fingerprints =
         Fingerprints::new(job, models.embedder_identity(), models.generator_identity());
     let runtime = Runtime::new().map_err(EngineError::Runtime)?;
-    let ctx = corpus::session(&job.engine, &std::env::temp_dir())?;
+    let folder = std::env::temp_dir();
+    let scratch = tempfile::tempdir_in(&folder).map_err(StoreError::io(&folder))?;
+    let ctx = corpus::session(&job.engine, scratch.path())?;
     let scan = runtime.block_on(corpus::open(&ctx, &job.corpus))?;
     let fingerprint = fingerprints.plan(job, &scan.fingerprint());
-    let count = runtime.block_on(count(job, &scan, &*models.embedder()?))?;
-    let output = Output::new(&job.output.path);
-    let published = output
-        .current()
-        .ok()
-        .and_then(|(_, f)| read_json::<Manifest>(&f.join("manifest.json")).ok());
-    let reasons = Reasons {
-        fingerprints: fingerprints.by_name(),
-        published: published.as_ref(),
+    let published = Output::new(&job.output.path).published();
+    let planner = Planner {
+        job,
+        fingerprints: &fingerprints,
+        earlier: published.as_ref().map(Earlier::new),
+        dim: models.dim(),
     };
-    let mut plans = vec![StagePlan {
-        stage: ingest::STAGE,
-        rows: count.documents,
-        tokens_read: 0,
-        tokens_written: 0,
-        estimate: (count.rejected > 0)
-            .then(|| format!("{} further rows go to quarantine", count.rejected)),
-        reason: reasons.of(ingest::STAGE),
-    }];
-    plans.extend(
-        stages(job)
-            .into_iter()
-            .map(|stage| stage_plan(stage, job, &count, &reasons)),
-    );
-    let up_to_date = published.is_some_and(|m| m.plan == fingerprint);
+    functions::register(&ctx, job, &fingerprints, &models, Arc::new(()));
+    let known = planner.known_in();
+    let embedder = models.embedder()?;
+    let count = runtime.block_on(count::count(
+        job,
+        &ctx,
+        &scan,
+        &*embedder,
+        (scratch.path(), known),
+    ))?;
+    let stages = planner.stages(&count);
+    let (disk_bytes, disk_basis) = planner.disk(&count);
     Ok(Plan {
-        fingerprint,
-        up_to_date,
-        stages: plans,
+        fingerprint: fingerprint.clone(),
+        up_to_date: published.is_some_and(|p| p.manifest.plan == fingerprint),
+        seconds: stages.iter().map(|s| s.seconds).sum(),
+        stages,
+        disk_bytes,
+        disk_basis,
     })
 }
 
-struct Reasons<'a> {
-    fingerprints: BTreeMap<String, String>,
-    published: Option<&'a Manifest>,
+/// The published generation and what its run measured.
+struct Earlier<'a> {
+    published: &'a Published,
+    run: Option<Run>,
 }
 
-impl Reasons<'_> {
-    fn of(&self, stage: &str) -> String {
-        match self.published {
-            None => "nothing is published yet".into(),
-            Some(manifest) if manifest.stages.get(stage) != self.fingerprints.get(stage) => {
-                "its parameters or model files have changed since the published index".into()
-            }
-            Some(_) => "as in the published index; a build computes it anew".into(),
+impl<'a> Earlier<'a> {
+    fn new(published: &'a Published) -> Self {
+        Self {
+            published,
+            run: published.run().ok(),
         }
+    }
+
+    fn rate(&self, stage: &str) -> Option<f64> {
+        let rate = self.run.as_ref()?.rates.get(stage)?.rows;
+        (rate > 0.0).then_some(rate)
     }
 }
 
-fn stage_plan(stage: Stage, job: &Job, count: &Count, reasons: &Reasons) -> StagePlan {
-    let cut_by_intents = job.chunk.method == ChunkMethod::Intent;
-    let chunks_basis = "chunks: as many as β and λ favour at a relevance of 0.5";
-    let queries = count.chunks * job.expand.queries as u64 + count.intents;
-    let (rows, tokens_read, tokens_written, estimate) = match stage {
+struct Planner<'a> {
+    job: &'a Job,
+    fingerprints: &'a Fingerprints,
+    earlier: Option<Earlier<'a>>,
+    dim: usize,
+}
+
+impl Planner<'_> {
+    fn unchanged(&self, stage: Stage) -> bool {
+        self.earlier.as_ref().is_some_and(|earlier| {
+            let fingerprint = earlier.published.manifest.stages.get(stage.name());
+            fingerprint.map(String::as_str) == Some(self.fingerprints.of(stage))
+        })
+    }
+
+    /// The published generation, if a document can be known there by its key.
+    fn known_in(&self) -> Option<&Path> {
+        let first = stages(self.job).into_iter().next()?;
+        let earlier = self.earlier.as_ref().filter(|_| self.unchanged(first))?;
+        Some(&earlier.published.folder)
+    }
+
+    /// The stages whose rows decide a stage's input, and itself.
+    fn chain(stage: Stage) -> &'static [Stage] {
+        use Stage::{Chunks, Intents, Queries, QueryVectors, TextVectors};
+        match stage {
+            Intents => &[Intents],
+            Chunks => &[Intents, Chunks],
+            Queries => &[Intents, Chunks, Queries],
+            TextVectors => &[Intents, Chunks, TextVectors],
+            QueryVectors => &[Intents, Chunks, Queries, QueryVectors],
+        }
+    }
+
+    /// The first stage of the chain that has changed; None: what is known of a document can be taken over.
+    fn changed(&self, stage: Stage) -> Option<Stage> {
+        let runs = stages(self.job);
+        let chain = Self::chain(stage).iter().copied();
+        chain
+            .filter(|s| runs.contains(s))
+            .find(|s| !self.unchanged(*s))
+    }
+
+    fn stages(&self, corpus: &Counted) -> Vec<StagePlan> {
+        let rejected = corpus.rejected;
+        let documents = StagePlan {
+            stage: ingest::STAGE,
+            compute: corpus.all.documents,
+            reuse: 0,
+            tokens_read: 0,
+            tokens_written: 0,
+            seconds: self.seconds(ingest::STAGE, corpus.all.documents),
+            estimate: (rejected > 0).then(|| format!("{rejected} further rows go to quarantine")),
+            reason: "always read".into(),
+        };
+        let stages = stages(self.job);
+        let mut plans = vec![documents];
+        plans.extend(stages.into_iter().map(|stage| self.stage(stage, corpus)));
+        plans
+    }
+
+    fn seconds(&self, stage: &str, rows: u64) -> Option<f64> {
+        match rows {
+            0 => Some(0.0),
+            rows => Some(rows as f64 / self.earlier.as_ref()?.rate(stage)?),
+        }
+    }
+
+    fn stage(&self, stage: Stage, corpus: &Counted) -> StagePlan {
+        let changed = self.changed(stage);
+        let (count, known) = match changed {
+            None => (&corpus.new, corpus.known),
+            Some(_) => (&corpus.all, Known::default()),
+        };
+        let Work {
+            compute,
+            tokens_read,
+            tokens_written,
+            estimate,
+        } = work(stage, self.job, count);
+        StagePlan {
+            stage: stage.name(),
+            compute,
+            reuse: match stage.input() {
+                Dataset::Documents => known.documents,
+                Dataset::Chunks => known.chunks,
+                _ => known.queries,
+            },
+            tokens_read,
+            tokens_written,
+            seconds: self.seconds(stage.name(), compute),
+            estimate: estimate.filter(|_| compute > 0),
+            reason: self.reason(stage, changed, compute),
+        }
+    }
+
+    fn reason(&self, stage: Stage, changed: Option<Stage>, compute: u64) -> String {
+        match changed {
+            _ if self.earlier.is_none() => "nothing is published yet".into(),
+            Some(changed) if changed == stage => {
+                "its parameters or model files have changed since the published index".into()
+            }
+            Some(changed) => format!(
+                "its input changes with the stage {}; rows that come out the same are reused",
+                changed.name()
+            ),
+            None if compute == 0 => "all of its input is as in the published index".into(),
+            None => "for documents that are new or have changed".into(),
+        }
+    }
+
+    /// Bytes that the new generation takes, beside those already there.
+    fn disk(&self, corpus: &Counted) -> (u64, String) {
+        if let Some(earlier) = &self.earlier {
+            let manifest = &earlier.published.manifest;
+            let bytes: u64 = manifest.files.iter().map(|f| f.bytes).sum();
+            let documents = manifest
+                .datasets
+                .get("documents")
+                .map_or(1, |d| d.rows.max(1));
+            let bytes = bytes as f64 * corpus.all.documents as f64 / documents as f64;
+            let basis = "as many a document as the published generation";
+            return (bytes as u64, basis.into());
+        }
+        let rows = corpus.all.chunks + queries(self.job, &corpus.all);
+        let indexes = 1 + u64::from(self.job.dense.enabled);
+        let vectors = rows * self.dim as u64 * 4 * indexes;
+        let basis =
+            "vectors of 4 bytes a number, in the dataset and in FAISS; texts twice their size";
+        (vectors + 2 * corpus.all.bytes, basis.into())
+    }
+}
+
+struct Work {
+    compute: u64,
+    tokens_read: u64,
+    tokens_written: u64,
+    estimate: Option<String>,
+}
+
+/// Questions the job's chunks get.
+fn queries(job: &Job, count: &Count) -> u64 {
+    match job.expand.enabled {
+        true => count.chunks * job.expand.queries as u64 + count.intents,
+        false => 0,
+    }
+}
+
+/// What a stage does for the documents counted.
+fn work(stage: Stage, job: &Job, count: &Count) -> Work {
+    let by_intents = job.chunk.method == ChunkMethod::Intent;
+    let chunks_basis =
+        || by_intents.then(|| "chunks: as many as β and λ favour at a relevance of 0.5".into());
+    let questions = queries(job, count);
+    let (compute, tokens_read, tokens_written, estimate) = match stage {
         Stage::Intents => {
             let basis = format!(
                 "{TOKENS_PER_QUESTION} tokens a question; read: tokens of the embedder, prompt not counted"
             );
-            (
-                count.intents,
-                count.intent_tokens,
-                count.intents * TOKENS_PER_QUESTION,
-                Some(basis),
-            )
+            let written = count.intents * TOKENS_PER_QUESTION;
+            (count.documents, count.intent_tokens, written, Some(basis))
         }
-        Stage::Chunks => (
-            count.chunks,
-            count.tokens,
-            0,
-            cut_by_intents.then(|| chunks_basis.into()),
-        ),
+        Stage::Chunks => (count.documents, count.tokens, 0, None),
         Stage::Queries => {
             let written = count.chunks * job.expand.queries as u64 * TOKENS_PER_QUESTION;
+            let read = count.chunk_tokens + 2 * questions * TOKENS_PER_QUESTION;
             let basis = format!(
                 "{TOKENS_PER_QUESTION} tokens a question, repeats not taken off; scoring reads each query twice"
             );
-            (
-                queries,
-                count.chunk_tokens + 2 * queries * TOKENS_PER_QUESTION,
-                written,
-                Some(basis),
-            )
+            (count.chunks, read, written, Some(basis))
         }
-        Stage::TextVectors => (
-            count.chunks,
-            count.chunk_tokens,
-            0,
-            cut_by_intents.then(|| chunks_basis.into()),
-        ),
-        Stage::QueryVectors => (
-            queries,
-            queries * TOKENS_PER_QUESTION,
-            0,
-            Some(format!("{TOKENS_PER_QUESTION} tokens a question")),
-        ),
+        Stage::TextVectors => (count.chunks, count.chunk_tokens, 0, chunks_basis()),
+        Stage::QueryVectors => {
+            let basis = format!("{TOKENS_PER_QUESTION} tokens a question");
+            (questions, questions * TOKENS_PER_QUESTION, 0, Some(basis))
+        }
     };
-    StagePlan {
-        stage: stage.name(),
-        rows,
+    Work {
+        compute,
         tokens_read,
         tokens_written,
         estimate,
-        reason: reasons.of(stage.name()),
     }
-}
-
-async fn count(job: &Job, scan: &CorpusScan, embedder: &dyn Embed) -> Result<Count, EngineError> {
-    let mut batches = std::pin::pin!(scan.stream().await?);
-    let mut total = Count::default();
-    while let Some(batch) = batches.next().await {
-        let CorpusBatch {
-            documents,
-            rejected,
-            ..
-        } = batch?;
-        total = total.plus(count_batch(job, &documents, embedder)?);
-        total.rejected += rejected.len() as u64;
-    }
-    Ok(total)
-}
-
-fn count_batch(job: &Job, batch: &RecordBatch, embedder: &dyn Embed) -> Result<Count, EngineError> {
-    let Some(texts) = batch
-        .column_by_name("text")
-        .and_then(|c| c.as_string_opt::<i32>())
-    else {
-        return Ok(Count::default());
-    };
-    let given = job
-        .corpus
-        .intents
-        .as_ref()
-        .and_then(|_| batch.column_by_name("intents"));
-    let rows = (0..batch.num_rows()).into_par_iter();
-    let counts = rows.map(|i| {
-        count_document(
-            job,
-            texts.value(i),
-            given.and_then(|g| given_at(g, i)),
-            embedder,
-        )
-    });
-    Ok(counts.try_reduce(Count::default, |a, b| Ok(a.plus(b)))?)
-}
-
-fn given_at(column: &ArrayRef, i: usize) -> Option<u64> {
-    let lists = column.as_list_opt::<i32>()?;
-    lists.is_valid(i).then(|| lists.value_length(i) as u64)
-}
-
-fn count_document(
-    job: &Job,
-    text: &str,
-    given: Option<u64>,
-    embedder: &dyn Embed,
-) -> Result<Count, ModelError> {
-    let sentences = text::analyse(text).sentences.len();
-    let tokens = embedder.token_offsets(text)?.len() as u64;
-    let long = text.chars().nth(job.intents.max_document_chars).is_some();
-    let asked = given.is_none() && job.intents.enabled && job.corpus.intents.is_none() && !long;
-    let intents = if asked {
-        question_count(sentences) as u64
-    } else {
-        given.unwrap_or(0)
-    };
-    let (chunks, chunk_tokens) = match job.chunk.method {
-        ChunkMethod::Intent if intents > 0 => (
-            sentences.div_ceil(favoured_length(&job.chunk)) as u64,
-            tokens,
-        ),
-        _ => match crate::chunk::chunk(text, &[], &job.chunk, embedder) {
-            Ok(cut) => (
-                cut.chunks.len() as u64,
-                cut.chunks.iter().map(|c| c.tokens as u64).sum(),
-            ),
-            // The build puts this document into quarantine, with the reason.
-            Err(_) => (0, 0),
-        },
-    };
-    Ok(Count {
-        documents: 1,
-        rejected: 0,
-        tokens,
-        intent_documents: u64::from(asked),
-        intent_tokens: if asked { tokens } else { 0 },
-        intents,
-        chunks,
-        chunk_tokens,
-    })
-}
-
-/// Sentences n that maximise (R − λn² − β)/n, the objective per sentence.
-fn favoured_length(settings: &spec::Chunk) -> usize {
-    let surplus = (settings.beta - USUAL_RELEVANCE).max(0.0);
-    let n = (surplus / settings.lambda.max(1e-6)).sqrt().round() as usize;
-    n.clamp(1, settings.max_sentences)
 }

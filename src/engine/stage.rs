@@ -5,9 +5,12 @@
 use std::{path::Path, sync::Arc};
 
 use arrow::{
-    array::{ArrayRef, AsArray, BooleanArray, RecordBatch, StringArray, UInt32Array, UInt64Array},
-    compute::{cast, filter_record_batch, take},
-    datatypes::{FieldRef, SchemaRef},
+    array::{
+        Array, ArrayRef, AsArray, BooleanArray, RecordBatch, StringArray, UInt32Array, UInt64Array,
+        new_null_array,
+    },
+    compute::{cast, concat, filter_record_batch, take},
+    datatypes::{DataType, FieldRef, SchemaRef},
     error::ArrowError,
 };
 use datafusion::{
@@ -28,7 +31,7 @@ use crate::{
         dataset::PartWriter,
         progress::Tally,
         quarantine::{self, Failure},
-        schema,
+        schema::{self, KEY_BYTES},
     },
 };
 
@@ -213,6 +216,25 @@ pub async fn keys(
         .await
         .map_err(&failed)?;
     frame.execute_stream().await.map_err(&failed)
+}
+
+/// The keys of documents that are not in a part yet.
+pub async fn keys_of(
+    stage: Stage,
+    ctx: &SessionContext,
+    documents: RecordBatch,
+) -> Result<ArrayRef, EngineError> {
+    let failed = stage.failed(0);
+    let rows = documents.num_rows();
+    ctx.deregister_table("input").map_err(&failed)?;
+    ctx.register_batch("input", documents).map_err(&failed)?;
+    let frame = ctx.sql(&stage.keys_sql(false)).await.map_err(&failed)?;
+    let batches = frame.collect().await.map_err(&failed)?;
+    let keys: Vec<&dyn Array> = batches.iter().map(|b| b.column(1).as_ref()).collect();
+    if keys.is_empty() {
+        return Ok(new_null_array(&DataType::FixedSizeBinary(KEY_BYTES), rows));
+    }
+    concat(&keys).map_err(|e| failed(e.into()))
 }
 
 impl Stage {

@@ -1,11 +1,12 @@
 //! A dense index: a FAISS index by inner product in `NAME.faiss`, and the ids of its rows in `NAME.ids`.
 //!
-//! Vectors are expected at length 1, so that the inner product is the cosine. Both files are plain FAISS and plain
+//! Vectors are scaled to length 1 on the way in, if they are not, so that the inner product is the cosine. Both files are plain FAISS and plain
 //! text: `faiss.read_index` opens the one, and line i of the other is the id of row i.
 //!
 //! Flat indexes are the same bytes in every build. HNSW links depend on the order in which FAISS's threads insert:
 //! for the same bytes every time, build with `OMP_NUM_THREADS=1`.
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -124,11 +125,14 @@ impl DenseWriter {
     /// Trains the index on `vectors`, row-major.
     pub fn train(&mut self, vectors: &[f32]) -> Result<(), DenseError> {
         let rows = self.rows_of(vectors)?;
-        self.index.train(vectors).map_err(|e| DenseError::Training {
-            factory: self.factory.clone(),
-            rows,
-            message: message(&e),
-        })
+        let vectors = unit(vectors, self.dim);
+        self.index
+            .train(&vectors)
+            .map_err(|e| DenseError::Training {
+                factory: self.factory.clone(),
+                rows,
+                message: message(&e),
+            })
     }
 
     /// Adds a batch: `vectors` has a row per id, in the same order.
@@ -154,7 +158,8 @@ impl DenseWriter {
                 factory: self.factory.clone(),
             });
         }
-        self.index.add(vectors).map_err(|e| DenseError::Factory {
+        let vectors = unit(vectors, self.dim);
+        self.index.add(&vectors).map_err(|e| DenseError::Factory {
             factory: self.factory.clone(),
             message: message(&e),
         })?;
@@ -272,7 +277,7 @@ impl DenseIndex {
             .index
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .search(vector, k);
+            .search(&unit(vector, self.dim), k);
         let found = found.map_err(|e| DenseError::Index {
             path: self.path.clone(),
             message: message(&e),
@@ -299,8 +304,26 @@ impl DenseIndex {
         let mut kept = vec![0.0; self.dim];
         let index = self.index.lock().unwrap_or_else(PoisonError::into_inner);
         index.reconstruct(Idx::new(row as u64), &mut kept).ok()?;
+        let vector = unit(vector, self.dim);
         Some(vector.iter().zip(kept).map(|(a, b)| a * b).sum())
     }
+}
+
+/// Rows of `dim` numbers at length 1. Those within a thousandth of it stay as they are, bit for bit: a model that
+/// normalises has done so. A row of zeros stays one.
+fn unit(vectors: &[f32], dim: usize) -> Cow<'_, [f32]> {
+    let length = |row: &[f32]| row.iter().map(|x| x * x).sum::<f32>().sqrt();
+    let rows = || vectors.chunks(dim.max(1));
+    if rows().all(|row| (length(row) - 1.0).abs() < 1e-3) {
+        return Cow::Borrowed(vectors);
+    }
+    let mut scaled = Vec::with_capacity(vectors.len());
+    for row in rows() {
+        let length = length(row);
+        let factor = if length > 0.0 { length.recip() } else { 1.0 };
+        scaled.extend(row.iter().map(|x| x * factor));
+    }
+    Cow::Owned(scaled)
 }
 
 fn utf8(path: &Path) -> Result<&str, DenseError> {

@@ -149,12 +149,29 @@ pub struct Generator {
     pub server: Option<String>,
     /// Bearer token for the server; write `${NAME}` to take it from the environment. Never written anywhere.
     #[serde(skip_serializing)]
-    pub api_key: Option<String>,
+    pub api_key: Option<Secret>,
     /// Requests in flight to the server.
     #[serde(default = "default_concurrency")]
     pub concurrency: usize,
     /// Longest prompt plus output in tokens; default: as the model's own files say, at most 8192.
     pub context_tokens: Option<usize>,
+}
+
+/// Text that is never printed.
+#[derive(Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(transparent)]
+pub struct Secret(String);
+
+impl Secret {
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("[secret]")
+    }
 }
 
 /// Predicted questions of a document.
@@ -338,7 +355,7 @@ pub enum SparseLanguage {
     Swedish,
 }
 
-/// The dense indexes. The weights are stored with them as the defaults of `search`.
+/// The dense indexes, and the vectors for them. The weights are stored with them as the defaults of `search`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Dense {

@@ -94,11 +94,6 @@ impl Decoder {
         })
     }
 
-    /// Tokens of prompts that stay read between calls.
-    pub fn cached_tokens(&self) -> usize {
-        self.cache_tokens
-    }
-
     fn error(&self, message: impl ToString) -> ModelError {
         ModelError::Model {
             model: self.identity.name.clone(),

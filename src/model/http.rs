@@ -66,7 +66,8 @@ impl HttpGenerator {
         {
             return Err(refused("holds a password; use models.generator.api_key"));
         }
-        let api_key = settings.api_key.clone().filter(|key| !key.is_empty());
+        let api_key = settings.api_key.as_ref().map(|key| key.reveal().to_owned());
+        let api_key = api_key.filter(|key| !key.is_empty());
         Ok(Self {
             model: settings.model.clone(),
             transport: Transport::new(base.to_owned(), api_key),

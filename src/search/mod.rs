@@ -124,15 +124,6 @@ impl<'a> Searcher<'a> {
         })
     }
 
-    /// Hybrid where both indexes are there, else the one that is.
-    pub fn default_mode(&self) -> Mode {
-        match (&self.sparse, &self.dense) {
-            (Some(_), None) => Mode::Sparse,
-            (None, Some(_)) => Mode::Dense,
-            _ => Mode::Hybrid,
-        }
-    }
-
     /// The results of each query, best first; of equal scores in the order of the chunks (one index) or of their
     /// ids (hybrid).
     pub fn search(

@@ -8,6 +8,7 @@ use std::{
 
 use super::{
     Manifest, StoreError,
+    manifest::Run,
     progress::{Header, Journal},
     read_json, rename, replace,
 };
@@ -29,6 +30,13 @@ pub struct Published {
     pub number: u64,
     pub folder: PathBuf,
     pub manifest: Manifest,
+}
+
+impl Published {
+    /// What happened while it was built.
+    pub fn run(&self) -> Result<Run, StoreError> {
+        read_json(&self.folder.join("run.json"))
+    }
 }
 
 /// The only writer of an output folder. The operating system releases the lock when the process ends, however it

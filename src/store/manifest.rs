@@ -106,7 +106,7 @@ pub struct Run {
     pub started: u64,
     pub seconds: f64,
     pub stages: BTreeMap<String, Tally>,
-    /// Of the stages that took any time.
+    /// Of the stages that have ever computed anything.
     pub rates: BTreeMap<String, Rate>,
     pub quarantined: u64,
     pub machine: Machine,
@@ -123,9 +123,10 @@ pub struct Rate {
 
 impl Rate {
     pub fn of(tally: &Tally) -> Self {
+        let seconds = tally.seconds.max(1e-9);
         Self {
-            rows: tally.computed as f64 / tally.seconds,
-            tokens: tally.tokens as f64 / tally.seconds,
+            rows: tally.computed as f64 / seconds,
+            tokens: tally.tokens as f64 / seconds,
         }
     }
 }

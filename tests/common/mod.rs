@@ -17,7 +17,12 @@ use arrow::{
 };
 use assert_cmd::Command;
 use candle_core::quantized::GgmlDType;
-use parquet::arrow::{ArrowWriter, arrow_reader::ParquetRecordBatchReaderBuilder};
+use parquet::{
+    arrow::{ArrowWriter, arrow_reader::ParquetRecordBatchReaderBuilder},
+    column::writer::ColumnWriter,
+    data_type::ByteArray,
+    file::writer::SerializedFileWriter,
+};
 use tempfile::TempDir;
 
 /// A folder with a corpus, a job file and tiny models.
@@ -130,6 +135,29 @@ pub fn write_corpus(path: &Path, rows: &[Row]) {
     let batch = RecordBatch::try_new(schema.clone(), columns).unwrap();
     let mut writer = ArrowWriter::try_new(fs::File::create(path).unwrap(), schema, None).unwrap();
     writer.write(&batch).unwrap();
+    writer.close().unwrap();
+}
+
+/// A file whose `text` is called a string and holds any bytes.
+pub fn write_bytes(path: &Path, rows: &[(&str, &[u8])]) {
+    let schema = "message schema { required binary doc_id (UTF8); required binary text (UTF8); }";
+    let schema = Arc::new(parquet::schema::parser::parse_message_type(schema).unwrap());
+    let file = fs::File::create(path).unwrap();
+    let mut writer = SerializedFileWriter::new(file, schema, Default::default()).unwrap();
+    let mut group = writer.next_row_group().unwrap();
+    let ids: Vec<ByteArray> = rows.iter().map(|(id, _)| ByteArray::from(*id)).collect();
+    let texts: Vec<ByteArray> = rows
+        .iter()
+        .map(|(_, text)| ByteArray::from(text.to_vec()))
+        .collect();
+    for values in [ids, texts] {
+        let mut column = group.next_column().unwrap().unwrap();
+        if let ColumnWriter::ByteArrayColumnWriter(writer) = column.untyped() {
+            writer.write_batch(&values, None, None).unwrap();
+        }
+        column.close().unwrap();
+    }
+    group.close().unwrap();
     writer.close().unwrap();
 }
 

@@ -1,0 +1,314 @@
+//! What a corpus holds: one reading of it, cut where that needs no generator, and its documents' keys looked up in the
+//! published index.
+
+use std::{path::Path, sync::Arc};
+
+use arrow::{
+    array::{Array, ArrayRef, AsArray, RecordBatch, UInt64Array},
+    datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, UInt64Type},
+};
+use datafusion::prelude::{ParquetReadOptions, SessionContext};
+use futures::StreamExt;
+use rayon::prelude::*;
+
+use crate::{
+    corpus::CorpusScan,
+    engine::{
+        EngineError,
+        build::stages,
+        ingest,
+        stage::{self, Stage},
+    },
+    intent::question_count,
+    job::{
+        Job,
+        spec::{self, ChunkMethod},
+    },
+    model::{Embed, ModelError},
+    store::{Dataset, dataset::PartWriter, schema::KEY_BYTES},
+    text,
+};
+
+/// A chunk's usual best cosine to an intent, which decides how long the paper's objective makes chunks.
+const USUAL_RELEVANCE: f32 = 0.5;
+
+const FIGURES: usize = 7;
+
+/// What documents count for.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Count {
+    pub documents: u64,
+    /// Of text.
+    pub bytes: u64,
+    /// In tokens of the embedder.
+    pub tokens: u64,
+    /// Of the documents that the generator reads.
+    pub intent_tokens: u64,
+    pub intents: u64,
+    pub chunks: u64,
+    /// Tokens of titles that are embedded with chunks are not counted.
+    pub chunk_tokens: u64,
+}
+
+impl Count {
+    const NAMES: [&str; FIGURES] = [
+        "documents",
+        "bytes",
+        "tokens",
+        "intent_tokens",
+        "intents",
+        "chunks",
+        "chunk_tokens",
+    ];
+
+    fn figures(self) -> [u64; FIGURES] {
+        [
+            self.documents,
+            self.bytes,
+            self.tokens,
+            self.intent_tokens,
+            self.intents,
+            self.chunks,
+            self.chunk_tokens,
+        ]
+    }
+
+    fn of(figures: [u64; FIGURES]) -> Self {
+        let [
+            documents,
+            bytes,
+            tokens,
+            intent_tokens,
+            intents,
+            chunks,
+            chunk_tokens,
+        ] = figures;
+        Self {
+            documents,
+            bytes,
+            tokens,
+            intent_tokens,
+            intents,
+            chunks,
+            chunk_tokens,
+        }
+    }
+}
+
+/// Documents whose first stage finds its result in the published index, and the rows they have there.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Known {
+    pub documents: u64,
+    pub chunks: u64,
+    pub queries: u64,
+}
+
+/// A corpus: what is known of it, what is not, and the whole.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Counted {
+    pub known: Known,
+    pub new: Count,
+    pub all: Count,
+    pub rejected: u64,
+}
+
+/// Reads the corpus once. What each document counts for goes to a file in the folder `scratch`, so that memory does
+/// not grow; its keys are then joined with those of the generation `published`.
+pub async fn count(
+    job: &Job,
+    ctx: &SessionContext,
+    scan: &CorpusScan,
+    embedder: &dyn Embed,
+    (scratch, published): (&Path, Option<&Path>),
+) -> Result<Counted, EngineError> {
+    let path = scratch.join("documents.parquet");
+    let mut writer = PartWriter::create(&path, schema())?;
+    let mut rejected = 0;
+    let first = stages(job).into_iter().next().unwrap_or(Stage::Chunks);
+    let mut batches = std::pin::pin!(scan.stream().await?);
+    while let Some(batch) = batches.next().await {
+        let batch = batch?;
+        rejected += batch.rejected.len() as u64;
+        let documents = ingest::documents_batch(&batch.documents, &path)?;
+        let keys = stage::keys_of(first, ctx, documents.clone()).await?;
+        let mut columns = vec![keys];
+        columns.extend(figures(job, &documents, embedder)?);
+        let rows = RecordBatch::try_new(schema(), columns);
+        writer.write(&rows.map_err(|source| EngineError::Batch {
+            path: path.clone(),
+            source,
+        })?)?;
+    }
+    writer.finish()?;
+    register(ctx, "figures", &path).await?;
+    let all = sums(ctx, "SELECT * FROM figures").await?;
+    let mut counted = Counted {
+        all,
+        new: all,
+        rejected,
+        ..Counted::default()
+    };
+    if let Some(published) = published {
+        (counted.known, counted.new) = known(first, job, ctx, published).await?;
+    }
+    Ok(counted)
+}
+
+fn schema() -> SchemaRef {
+    let mut fields = vec![Field::new(
+        "key",
+        DataType::FixedSizeBinary(KEY_BYTES),
+        false,
+    )];
+    fields.extend(Count::NAMES.map(|name| Field::new(name, DataType::UInt64, false)));
+    Arc::new(Schema::new(fields))
+}
+
+/// The figures of each document, a column each.
+fn figures(
+    job: &Job,
+    documents: &RecordBatch,
+    embedder: &dyn Embed,
+) -> Result<Vec<ArrayRef>, EngineError> {
+    let column = |name: &str| {
+        documents
+            .column_by_name(name)
+            .expect("a column of the documents dataset")
+    };
+    let texts = column("text").as_string::<i32>();
+    let given = job.corpus.intents.as_ref().map(|_| column("intents"));
+    let count = |i| {
+        let given = given.and_then(|column| given_at(column, i));
+        count_document(job, texts.value(i), given, embedder).map(Count::figures)
+    };
+    let rows: Vec<[u64; FIGURES]> = (0..documents.num_rows())
+        .into_par_iter()
+        .map(count)
+        .collect::<Result<_, ModelError>>()?;
+    let column = |c: usize| Arc::new(UInt64Array::from_iter_values(rows.iter().map(|r| r[c]))) as _;
+    Ok((0..FIGURES).map(column).collect())
+}
+
+async fn register(ctx: &SessionContext, table: &str, path: &Path) -> Result<(), EngineError> {
+    ctx.deregister_table(table)?;
+    let options = ParquetReadOptions::default();
+    Ok(ctx
+        .register_parquet(table, path.to_string_lossy(), options)
+        .await?)
+}
+
+async fn sums(ctx: &SessionContext, rows: &str) -> Result<Count, EngineError> {
+    let columns = Count::NAMES
+        .map(|name| format!("coalesce(sum({name}), 0)"))
+        .join(", ");
+    let batches = ctx
+        .sql(&format!("SELECT {columns} FROM ({rows})"))
+        .await?
+        .collect()
+        .await?;
+    let mut figures = [0; FIGURES];
+    for batch in batches.iter().filter(|b| b.num_rows() > 0) {
+        for (c, figure) in figures.iter_mut().enumerate() {
+            *figure = arrow::compute::cast(batch.column(c), &DataType::UInt64)
+                .map_err(datafusion::error::DataFusionError::from)?
+                .as_primitive::<UInt64Type>()
+                .value(0);
+        }
+    }
+    Ok(Count::of(figures))
+}
+
+/// The documents whose keys are published, with their rows there, and what the others count for.
+async fn known(
+    first: Stage,
+    job: &Job,
+    ctx: &SessionContext,
+    published: &Path,
+) -> Result<(Known, Count), EngineError> {
+    let at = |dataset: Dataset| published.join(dataset.folder());
+    register(ctx, "outcomes", &at(first.outcomes())).await?;
+    register(ctx, "chunks", &at(Dataset::Chunks)).await?;
+    let new = sums(
+        ctx,
+        "SELECT f.* FROM figures f LEFT ANTI JOIN outcomes o ON f.key = o.key",
+    );
+    let new = new.await?;
+    let documents = "(SELECT o.id FROM figures f JOIN (SELECT key, min(id) AS id FROM outcomes GROUP BY key) o \
+                     ON f.key = o.key) d";
+    let chunks = format!("{documents} JOIN chunks c ON c.doc_id = d.id");
+    let mut known = Known {
+        documents: rows(ctx, documents).await?,
+        chunks: rows(ctx, &chunks).await?,
+        queries: 0,
+    };
+    if job.expand.enabled && !Dataset::Queries.parts(published)?.is_empty() {
+        register(ctx, "queries", &at(Dataset::Queries)).await?;
+        let queries = format!("{chunks} JOIN queries q ON q.chunk_id = c.chunk_id");
+        known.queries = rows(ctx, &queries).await?;
+    }
+    Ok((known, new))
+}
+
+async fn rows(ctx: &SessionContext, from: &str) -> Result<u64, EngineError> {
+    let batches = ctx
+        .sql(&format!("SELECT count(*) FROM {from}"))
+        .await?
+        .collect()
+        .await?;
+    let count = batches
+        .first()
+        .map(|b| b.column(0).as_primitive::<Int64Type>().value(0));
+    Ok(count.unwrap_or(0) as u64)
+}
+
+fn given_at(column: &ArrayRef, i: usize) -> Option<u64> {
+    let lists = column.as_list_opt::<i32>()?;
+    lists.is_valid(i).then(|| lists.value_length(i) as u64)
+}
+
+fn count_document(
+    job: &Job,
+    text: &str,
+    given: Option<u64>,
+    embedder: &dyn Embed,
+) -> Result<Count, ModelError> {
+    let sentences = text::analyse(text).sentences.len();
+    let tokens = embedder.token_offsets(text)?.len() as u64;
+    let long = text.chars().nth(job.intents.max_document_chars).is_some();
+    let asked = given.is_none() && job.intents.enabled && job.corpus.intents.is_none() && !long;
+    let intents = if asked {
+        question_count(sentences) as u64
+    } else {
+        given.unwrap_or(0)
+    };
+    let (chunks, chunk_tokens) = match job.chunk.method {
+        ChunkMethod::Intent if intents > 0 => (
+            sentences.div_ceil(favoured_length(&job.chunk)) as u64,
+            tokens,
+        ),
+        _ => match crate::chunk::chunk(text, &[], &job.chunk, embedder) {
+            Ok(cut) => (
+                cut.chunks.len() as u64,
+                cut.chunks.iter().map(|c| c.tokens as u64).sum(),
+            ),
+            // The build puts this document into quarantine, with the reason.
+            Err(_) => (0, 0),
+        },
+    };
+    Ok(Count {
+        documents: 1,
+        bytes: text.len() as u64,
+        tokens,
+        intent_tokens: if asked { tokens } else { 0 },
+        intents,
+        chunks,
+        chunk_tokens,
+    })
+}
+
+/// Sentences n that maximise (R − λn² − β)/n, the objective per sentence.
+fn favoured_length(settings: &spec::Chunk) -> usize {
+    let surplus = (settings.beta - USUAL_RELEVANCE).max(0.0);
+    let n = (surplus / settings.lambda.max(1e-6)).sqrt().round() as usize;
+    n.clamp(1, settings.max_sentences)
+}
