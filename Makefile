@@ -7,7 +7,7 @@ VENV := target/venv
 QUICKSTART := target/quickstart
 INTENDEX := target/release/intendex
 
-.PHONY: help setup models build quickstart test lint schemas bench clean
+.PHONY: help setup models build quickstart test test-incremental bench-scale lint schemas bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -33,7 +33,7 @@ models: ## fetch the pinned models, 1.1 GB, to $INTENDEX_MODELS (default: ~/.cac
 	python3 jobs/fetch-models.py
 
 build: setup ## build the release binary
-	cargo build --release
+	INTENDEX_REVISION=$$(git rev-parse HEAD 2>/dev/null) cargo build --release
 
 quickstart: build models ## index real documents and search them
 	python3 jobs/quickstart-docs.py $(QUICKSTART)/docs
@@ -51,6 +51,12 @@ $(VENV)/.complete: tests/requirements.txt
 test: setup models $(VENV)/.complete ## everything that must pass, the real models included
 	cargo fmt --check
 	INTENDEX_PEERS_PYTHON=$(CURDIR)/$(VENV)/bin/python cargo test
+
+test-incremental: setup ## 1% of 5,000 documents changed; needs INTENDEX_EVAL_DATA
+	cargo test --test incremental -- --ignored --nocapture
+
+bench-scale: build $(VENV)/.complete ## memory and time of 10,000 to 200,000 documents; needs INTENDEX_EVAL_DATA
+	$(VENV)/bin/python benches/scale.py $(INTENDEX) $(INTENDEX_EVAL_DATA)/scifact/corpus.parquet $(INTENDEX_MODELS)/minilm
 
 lint: setup ## formatting and clippy
 	cargo fmt --check

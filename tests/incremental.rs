@@ -4,7 +4,9 @@ mod common;
 
 use std::fs;
 
+use arrow::array::AsArray;
 use common::{Place, Row, documents, parquet_files, read, row, texts, write_corpus};
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::Value;
 
 const STAGES: [&str; 5] = [
@@ -257,4 +259,53 @@ fn rows_that_failed_are_tried_again() {
         "its quarantined row still counts"
     );
     assert_eq!(place.current().as_deref(), Some("2"));
+}
+
+/// 5,000 real documents, cut short, as the tiny models cost by the token.
+fn abstracts() -> Option<Vec<[String; 3]>> {
+    let path = std::path::PathBuf::from(std::env::var_os("INTENDEX_EVAL_DATA")?);
+    let file = fs::File::open(path.join("scifact/corpus.parquet")).ok()?;
+    let reader = ParquetRecordBatchReaderBuilder::try_new(file).unwrap();
+    let batches: Vec<_> = reader.build().unwrap().map(Result::unwrap).collect();
+    let all = arrow::compute::concat_batches(batches[0].schema_ref(), &batches).unwrap();
+    let columns = ["doc_id", "title", "text"].map(|name| {
+        let column = all.column_by_name(name).unwrap();
+        let column = arrow::compute::cast(column, &arrow::datatypes::DataType::Utf8).unwrap();
+        column.as_string::<i32>().clone()
+    });
+    let row = |i: usize| {
+        let [id, title, text] = [0, 1, 2].map(|c| columns[c].value(i).to_owned());
+        [id, title, text.chars().take(200).collect()]
+    };
+    Some((0..5000.min(all.num_rows())).map(row).collect())
+}
+
+#[test]
+#[ignore = "takes minutes; `make test-incremental` runs it"]
+fn one_percent_changed_recomputes_at_most_two() {
+    let Some(mut abstracts) = abstracts() else {
+        return common::skipped("one percent: INTENDEX_EVAL_DATA has no scifact/corpus.parquet");
+    };
+    let place = Place::new(&[]);
+    let write = |abstracts: &[[String; 3]]| {
+        let rows: Vec<Row> = abstracts.iter().map(|r| row(&r[0], &r[1], &r[2])).collect();
+        corpus(&place, &rows);
+    };
+    write(&abstracts);
+    let small = ["--set", "expand.queries=1", "--set", "expand.max_tokens=8"];
+    place.build_expecting(0, &small);
+    for document in abstracts.iter_mut().step_by(100) {
+        document[2].insert_str(0, "An added sentence. ");
+    }
+    write(&abstracts);
+    place.build_expecting(0, &small);
+    for (stage, (computed, reused)) in STAGES.iter().zip(counts(&place, 2)) {
+        let share = computed as f64 / (computed + reused) as f64;
+        println!(
+            "{stage}: {computed} rows computed, {reused} reused: {:.2}%",
+            100.0 * share
+        );
+        assert!(share <= 0.02, "{stage}");
+    }
+    assert_as_from_nothing(&place, 2, &small);
 }

@@ -380,7 +380,9 @@ impl Build<'_> {
         Run {
             format: manifest::FORMAT,
             intendex: env!("CARGO_PKG_VERSION").into(),
-            revision: option_env!("INTENDEX_REVISION").map(Into::into),
+            revision: option_env!("INTENDEX_REVISION")
+                .filter(|revision| !revision.is_empty())
+                .map(Into::into),
             libraries: manifest::libraries(),
             job: job_name(self.job).into(),
             job_file: self.options.job_file.clone(),

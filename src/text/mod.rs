@@ -2,6 +2,7 @@
 //!
 //! Everything here is a pure function of the text, linear in its length, and total: any `&str` has an analysis.
 
+mod front_matter;
 mod language;
 mod offset;
 mod sentence;
@@ -11,6 +12,7 @@ mod window;
 #[cfg(test)]
 pub(crate) mod tests;
 
+pub use front_matter::front_matter;
 pub use language::{UNDETERMINED, language};
 pub use offset::CodePoints;
 pub use sentence::Sentence;

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use pulldown_cmark::{Event, Options, Parser, Tag, TagEnd};
 
-use super::sentence::trim;
+use super::{front_matter, sentence::trim};
 
 /// A longer heading, in characters, is a paragraph that happens to stand above a line of dashes or behind a `#`.
 const LONGEST_HEADING: usize = 200;
@@ -50,7 +50,8 @@ pub struct Section {
 
 pub(super) fn structure(text: &str) -> (Vec<Block>, Vec<Section>) {
     let mut builder = Builder::new(text);
-    let body = front_matter(text);
+    // To pulldown it would be a heading, or metadata anywhere in the document.
+    let body = front_matter(text).map_or(0, |(_, body)| body);
     builder.push(BlockKind::Code, 0..body);
     for (event, range) in Parser::new_ext(&text[body..], Options::ENABLE_TABLES).into_offset_iter()
     {
@@ -66,23 +67,6 @@ pub(super) fn structure(text: &str) -> (Vec<Block>, Vec<Section>) {
     }
     builder.fill(text.len());
     (builder.blocks, builder.sections)
-}
-
-/// Where the document begins behind its front matter: lines between two of `---` or `+++`, none of them empty. To
-/// pulldown they would be a heading, or metadata anywhere in the document.
-fn front_matter(text: &str) -> usize {
-    let mut lines = text.split_inclusive('\n');
-    let mark = lines.next().unwrap_or_default();
-    let mut end = mark.len();
-    for line in
-        lines.take_while(|line| matches!(mark.trim_end(), "---" | "+++") && !line.trim().is_empty())
-    {
-        end += line.len();
-        if line.trim_end() == mark.trim_end() {
-            return end;
-        }
-    }
-    0
 }
 
 struct Builder<'a> {

@@ -6,6 +6,7 @@ pub mod tiny;
 
 use std::{
     fs,
+    io::Write,
     path::{Path, PathBuf},
     process::Output,
     sync::Arc,
@@ -208,15 +209,15 @@ pub fn parquet_files(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
         .collect()
 }
 
+/// Says that a test did not run, past the harness's capture.
+pub fn skipped(why: &str) {
+    let _ = writeln!(std::io::stderr(), "SKIPPED: {why}");
+}
+
 /// Runs tests/peers.py with the Python that INTENDEX_PEERS_PYTHON names; says so where there is none.
 pub fn peers(arguments: &[&Path]) {
     let Some(python) = std::env::var_os("INTENDEX_PEERS_PYTHON") else {
-        let mut stderr = std::io::stderr();
-        let _ = std::io::Write::write_all(
-            &mut stderr,
-            b"SKIPPED: peers: INTENDEX_PEERS_PYTHON is not set\n",
-        );
-        return;
+        return skipped("peers: INTENDEX_PEERS_PYTHON is not set");
     };
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/peers.py");
     let output = std::process::Command::new(python)

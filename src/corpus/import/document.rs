@@ -9,6 +9,7 @@ use pulldown_cmark::{Event, HeadingLevel, Parser, Tag, TagEnd};
 
 use super::find::{Found, Kind};
 use super::{Document, MOST_BYTES};
+use crate::text::front_matter;
 
 /// A first line longer than this is not a title (code points).
 const TITLE_CHARS: usize = 120;
@@ -58,41 +59,10 @@ fn read_text(path: &Path) -> Result<String, String> {
 /// The front matter's title or the first heading of level 1, and the text without its front matter.
 fn markdown(text: String) -> (Option<String>, String) {
     let (title, text) = match front_matter(&text) {
-        Some((matter, rest)) => (front_title(matter), rest.to_string()),
+        Some((matter, body)) => (front_title(matter), text[body..].to_string()),
         None => (None, text),
     };
     (title.or_else(|| first_heading(&text)), text)
-}
-
-/// Splits YAML (`---`) or TOML (`+++`) front matter from the text after it.
-fn front_matter(text: &str) -> Option<(&str, &str)> {
-    let fence = text.get(..3).filter(|f| ["---", "+++"].contains(f))?;
-    let mut at = text.find('\n')? + 1;
-    if text[3..at].trim() != "" {
-        return None;
-    }
-    let start = at;
-    // A line of dashes may also be a rule: front matter begins with a key.
-    let first = text[start..].lines().find(|line| !line.trim().is_empty())?;
-    let key = first
-        .split([':', '='])
-        .next()
-        .filter(|key| key.len() < first.len())?;
-    if !key
-        .trim()
-        .chars()
-        .all(|c| c.is_alphanumeric() || "_-.\"".contains(c))
-    {
-        return None;
-    }
-    for line in text[start..].split_inclusive('\n') {
-        let end = at;
-        at += line.len();
-        if line.trim_end() == fence {
-            return Some((&text[start..end], &text[at..]));
-        }
-    }
-    None
 }
 
 fn front_title(matter: &str) -> Option<String> {
