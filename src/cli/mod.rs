@@ -14,6 +14,7 @@ mod plan;
 mod progress;
 mod schema;
 mod search;
+mod verify;
 
 use std::io;
 use std::path::Path;
@@ -23,7 +24,12 @@ use clap::{Parser, Subcommand};
 
 pub use console::{Console, LogFormat};
 
-use crate::job::{Job, JobError};
+use crate::{
+    engine::models::Models,
+    job::{Job, JobError},
+    model::ModelError,
+    store::Manifest,
+};
 
 /// Builds a search index from a Parquet corpus: documents cut where a reader's questions change, each chunk
 /// with the questions it answers, one sparse and one dense index over the same chunks.
@@ -42,6 +48,7 @@ pub enum Command {
     Plan(plan::PlanArgs),
     Build(build::BuildArgs),
     Search(search::SearchArgs),
+    Verify(verify::VerifyArgs),
     Eval(eval::EvalArgs),
     Models(models::ModelsArgs),
     Schema(schema::SchemaArgs),
@@ -104,6 +111,7 @@ fn run(command: Command, console: &Console) -> anyhow::Result<ExitStatus> {
         Command::Plan(args) => plan::run(args),
         Command::Build(args) => build::run(args, console),
         Command::Search(args) => search::run(args),
+        Command::Verify(args) => verify::run(args, console),
         Command::Eval(args) => eval::run(args),
         Command::Models(args) => models::run(args),
         Command::Schema(args) => schema::run(args),
@@ -122,6 +130,27 @@ fn load_job(path: &Path, overrides: &[String]) -> Result<Job, JobError> {
             .into_owned()
     });
     Ok(job)
+}
+
+/// Finds the embedder of an index: where `model` says, else where it lay during the build, else where the job names it.
+fn built_with(
+    manifest: &Manifest,
+    model: Option<&str>,
+    device: &str,
+    offline: bool,
+) -> Result<Models, ModelError> {
+    let mut models = manifest.parameters.models.clone();
+    models.device = device.to_owned();
+    models.offline |= offline;
+    let mut files = manifest.embedder.files.iter();
+    let recorded = files.find(|file| file.name == "config.json");
+    let folder = recorded.and_then(|file| file.path.parent());
+    if let Some(model) = model {
+        models.embedder.model = model.to_owned();
+    } else if let Some(folder) = folder.filter(|folder| folder.is_dir()) {
+        models.embedder.model = folder.to_string_lossy().into_owned();
+    }
+    Models::find(&models, false)
 }
 
 fn is_bad_job(error: &anyhow::Error) -> bool {

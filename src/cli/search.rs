@@ -12,9 +12,8 @@ use anyhow::{Context, bail};
 use clap::builder::BoolishValueParser;
 use serde_json::json;
 
-use super::ExitStatus;
+use super::{ExitStatus, built_with};
 use crate::{
-    engine::models::Models,
     index::SparseWeights,
     model::{Embed, ModelIdentity},
     search::{
@@ -209,23 +208,9 @@ fn settings(manifest: &Manifest, args: &SearchArgs) -> SearchSettings {
     }
 }
 
-/// The embedder of the build: where it lay then, or where the job names it; its files must be the same.
+/// The embedder of the build; its files must be the same.
 fn embedder(manifest: &Manifest, args: &SearchArgs) -> anyhow::Result<Arc<dyn Embed>> {
-    let mut models = manifest.parameters.models.clone();
-    models.device = args.device.clone();
-    models.offline |= args.offline;
-    let recorded = manifest
-        .embedder
-        .files
-        .iter()
-        .find(|file| file.name == "config.json");
-    let folder = recorded.and_then(|file| file.path.parent());
-    if let Some(model) = &args.model {
-        models.embedder.model = model.clone();
-    } else if let Some(folder) = folder.filter(|folder| folder.is_dir()) {
-        models.embedder.model = folder.to_string_lossy().into_owned();
-    }
-    let models = Models::find(&models, false)?;
+    let models = built_with(manifest, args.model.as_deref(), &args.device, args.offline)?;
     let hashes = |identity: &ModelIdentity| -> Vec<String> {
         identity.files.iter().map(|f| f.blake3.clone()).collect()
     };

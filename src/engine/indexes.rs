@@ -131,15 +131,15 @@ fn step(
 }
 
 /// Which queries the indexes take.
-struct Selection {
-    threshold: Option<f32>,
+pub(super) struct Selection {
+    pub(super) threshold: Option<f32>,
     /// False: the job writes no queries at all.
-    any: bool,
+    pub(super) any: bool,
 }
 
 impl Selection {
     /// A query whose generator could not score it is taken.
-    fn takes(&self, gain: Option<f32>) -> bool {
+    pub(super) fn takes(&self, gain: Option<f32>) -> bool {
         match (gain, self.threshold) {
             (None, _) => true,
             (Some(gain), Some(threshold)) => gain >= threshold,
@@ -431,12 +431,12 @@ impl Generation<'_> {
     }
 }
 
-fn text<'a>(batch: &'a RecordBatch, column: &str, i: usize) -> Option<&'a str> {
+pub(super) fn text<'a>(batch: &'a RecordBatch, column: &str, i: usize) -> Option<&'a str> {
     let column = batch.column_by_name(column)?.as_string_opt::<i32>()?;
     column.is_valid(i).then(|| column.value(i))
 }
 
-fn gain(batch: &RecordBatch, i: usize) -> Option<f32> {
+pub(super) fn gain(batch: &RecordBatch, i: usize) -> Option<f32> {
     let gains = batch
         .column_by_name("scores")?
         .as_struct_opt()?

@@ -9,6 +9,7 @@ pub mod models;
 pub mod plan;
 mod reuse;
 pub mod stage;
+pub mod verify;
 
 use std::path::PathBuf;
 

@@ -6,6 +6,8 @@
 //! weights are a matter of search and are not in the file. Document lengths are exact token counts (Tantivy's own
 //! are rounded), documents are numbered as in the index, terms sorted by bytes, document names are chunk ids.
 
+mod reader;
+
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -22,6 +24,7 @@ use tantivy::termdict::TermMerger;
 use tantivy::{DocSet, SegmentReader, TERMINATED, TantivyError};
 
 use super::sparse::{SparseError, SparseIndex};
+pub use reader::CiffReader;
 
 /// `CommonIndexFileFormat.proto`, message Header.
 #[derive(Clone, PartialEq, Message)]

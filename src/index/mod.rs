@@ -6,7 +6,7 @@ pub mod dense;
 pub mod ids;
 pub mod sparse;
 
-pub use ciff::{CiffError, CiffSummary, export_ciff};
+pub use ciff::{CiffError, CiffReader, CiffSummary, export_ciff};
 pub use dense::{DenseError, DenseIndex, DenseSummary, DenseWriter};
 pub use ids::Ids;
 pub use sparse::{

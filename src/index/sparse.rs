@@ -5,6 +5,7 @@
 //! stored, as the texts are in the Parquet datasets. Segment names are random, so the files differ between builds
 //! that answer alike.
 
+mod check;
 mod writer;
 
 use std::collections::BTreeMap;

@@ -9,6 +9,7 @@ use std::path::Path;
 use candle_core::Device;
 use tokenizers::{EncodeInput, Encoding, Tokenizer};
 
+pub use self::config::normalizes;
 use self::config::{Config, Options};
 use self::encoder::Encoder;
 use super::{Embed, Embedded, ModelError, ModelIdentity, TextKind, Vectors, batch, tokenizer};

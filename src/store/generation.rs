@@ -81,7 +81,12 @@ impl Output {
             path: path.clone(),
             message: format!("`{}` is not a generation's number", text.trim()),
         })?;
-        Ok((number, self.root.join(GENERATIONS).join(text.trim())))
+        Ok((number, self.generation(number)))
+    }
+
+    /// The folder of a finished generation, whether it is there or not.
+    pub fn generation(&self, number: u64) -> PathBuf {
+        self.root.join(GENERATIONS).join(number.to_string())
     }
 
     /// The published generation, if there is one and it can be read.

@@ -183,8 +183,21 @@ impl DatasetSummary {
 
 /// Every file below a generation's folder with its size and hash, in order of path.
 pub fn files(generation: &Path) -> Result<Vec<FileSummary>, StoreError> {
+    let summary = |path: String| {
+        let file = generation.join(&path);
+        Ok(FileSummary {
+            bytes: size(&file)?,
+            blake3: hash_file(&file)?,
+            path,
+        })
+    };
+    paths(generation)?.into_iter().map(summary).collect()
+}
+
+/// Every file below a generation's folder but those that speak of it, with `/`, in order.
+pub fn paths(generation: &Path) -> Result<Vec<String>, StoreError> {
     let own = ["manifest.json", "run.json", "journal.ndjson"];
-    let mut files = Vec::new();
+    let mut paths = Vec::new();
     for entry in WalkDir::new(generation).sort_by_file_name() {
         let entry = entry.map_err(|e| StoreError::Invalid {
             path: generation.into(),
@@ -198,14 +211,10 @@ pub fn files(generation: &Path) -> Result<Vec<FileSummary>, StoreError> {
             .to_string_lossy()
             .replace(std::path::MAIN_SEPARATOR, "/");
         if entry.file_type().is_file() && !own.contains(&name.as_str()) {
-            files.push(FileSummary {
-                path: name,
-                bytes: size(entry.path())?,
-                blake3: hash_file(entry.path())?,
-            });
+            paths.push(name);
         }
     }
-    Ok(files)
+    Ok(paths)
 }
 
 fn size(path: &Path) -> Result<u64, StoreError> {

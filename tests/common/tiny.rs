@@ -32,8 +32,8 @@ const LAYERS: usize = 2;
 struct Random(ChaCha8Rng);
 
 impl Random {
-    fn new() -> Self {
-        Self(ChaCha8Rng::seed_from_u64(1))
+    fn new(seed: u64) -> Self {
+        Self(ChaCha8Rng::seed_from_u64(seed))
     }
 
     /// Uniform with the given standard deviation.
@@ -82,7 +82,7 @@ pub fn generator(path: &Path, dtype: GgmlDType) {
 }
 
 fn generator_tensors(tokens: &[String], dtype: GgmlDType) -> Vec<(String, QTensor)> {
-    let mut random = Random::new();
+    let mut random = Random::new(1);
     let mut tensors = Vec::new();
     let mut add = |name: String, tensor: Tensor, dtype| {
         tensors.push((name, QTensor::quantize(&tensor, dtype).unwrap()))
@@ -192,6 +192,11 @@ fn vocabulary() -> (Vec<String>, Vec<String>) {
 /// Writes a two-layer BERT (64 dimensions, WordPiece of single letters and the words above) into `folder`: config.json,
 /// tokenizer.json and model.safetensors. `prefix` stands before the tensors' names: `bert.` or nothing.
 pub fn embedder(folder: &Path, prefix: &str) {
+    embedder_of(folder, prefix, 1);
+}
+
+/// The same model with other weights for every seed.
+pub fn embedder_of(folder: &Path, prefix: &str, seed: u64) {
     let (hidden, feed_forward, layers, positions) = (64, 128, 2, 128);
     let mut vocabulary: Vec<String> = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
         .map(String::from)
@@ -214,7 +219,7 @@ pub fn embedder(folder: &Path, prefix: &str) {
     )
     .unwrap();
 
-    let mut random = Random::new();
+    let mut random = Random::new(seed);
     let mut tensors: HashMap<String, Tensor> = HashMap::new();
     let mut add = |name: String, tensor: Tensor| tensors.insert(format!("{prefix}{name}"), tensor);
     add(

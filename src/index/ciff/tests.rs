@@ -164,3 +164,42 @@ fn toy_texts(golden: &serde_json::Value) -> Vec<(String, String)> {
     }
     texts
 }
+
+#[test]
+fn the_reader_gives_what_was_written_and_refuses_less() {
+    let documents = [document("d#0", "dirt dig"), document("d#1", "wombat dig")];
+    let bytes = exported(&documents, SparseLanguage::None, "x");
+    let (header, lists, docs) = decode(&bytes);
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let zip = |bytes: &[u8]| {
+        let mut out = GzEncoder::new(File::create(file.path()).unwrap(), Compression::fast());
+        out.write_all(bytes).unwrap();
+        out.finish().unwrap();
+    };
+    zip(&bytes);
+    let mut reader = CiffReader::open(file.path()).unwrap();
+    assert_eq!(*reader.header(), header);
+    for list in lists {
+        assert_eq!(reader.next_list().unwrap(), Some(list));
+    }
+    assert_eq!(reader.next_list().unwrap(), None);
+    for doc in &docs {
+        assert_eq!(reader.next_document().unwrap().as_ref(), Some(doc));
+    }
+    assert_eq!(reader.next_document().unwrap(), None);
+
+    let all = |bytes: &[u8]| -> Result<usize, CiffError> {
+        zip(bytes);
+        let mut reader = CiffReader::open(file.path())?;
+        let mut n = 0;
+        while reader.next_document()?.is_some() {
+            n += 1;
+        }
+        Ok(n)
+    };
+    assert_eq!(all(&bytes).unwrap(), docs.len());
+    for end in 0..bytes.len() {
+        assert!(all(&bytes[..end]).is_err(), "{end}");
+    }
+    assert!(all(&[&bytes[..], &[0]].concat()).is_err());
+}

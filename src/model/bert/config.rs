@@ -117,9 +117,7 @@ impl Config {
 
 impl Options {
     pub fn read(folder: &Path, config: &Config, job: &spec::Embedder) -> Result<Self, ModelError> {
-        let modules: Option<Vec<Module>> = optional(&folder.join("modules.json"))?;
-        let has = |name: &str| modules.iter().flatten().any(|m| m.kind.ends_with(name));
-        if has(".Dense") {
+        if has_module(folder, ".Dense")? == Some(true) {
             let path = folder.join("modules.json");
             return Err(error(
                 &path,
@@ -140,9 +138,7 @@ impl Options {
                 Some(pooling) => pooling,
                 None => pooling(folder)?,
             },
-            normalize: job
-                .normalize
-                .unwrap_or(modules.is_none() || has(".Normalize")),
+            normalize: normalizes(folder, job)?,
             query_prefix: job
                 .query_prefix
                 .clone()
@@ -154,6 +150,20 @@ impl Options {
             max_tokens: max_tokens(folder, config, job)?,
         })
     }
+}
+
+/// Whether vectors are scaled to length 1.
+pub fn normalizes(folder: &Path, job: &spec::Embedder) -> Result<bool, ModelError> {
+    match job.normalize {
+        Some(normalize) => Ok(normalize),
+        None => Ok(has_module(folder, ".Normalize")?.unwrap_or(true)),
+    }
+}
+
+/// Whether sentence-transformers runs a module of this kind; None if the folder has no list of them.
+fn has_module(folder: &Path, kind: &str) -> Result<Option<bool>, ModelError> {
+    let modules: Option<Vec<Module>> = optional(&folder.join("modules.json"))?;
+    Ok(modules.map(|modules| modules.iter().any(|m| m.kind.ends_with(kind))))
 }
 
 fn pooling(folder: &Path) -> Result<Pooling, ModelError> {
