@@ -15,7 +15,7 @@ use arrow::datatypes::{Float32Type, UInt64Type};
 use common::{Place, Row, documents, row};
 use intendex::engine::verify::{Options, Sample, verify};
 use intendex::store::dataset::{PartWriter, read_part};
-use intendex::store::manifest::{DatasetSummary, files};
+use intendex::store::manifest::{DatasetSummary, files, write_checksums};
 use intendex::store::{Dataset, Manifest, quarantine, read_json, replace_json};
 
 /// Documents, two of them refused, so that there is a quarantine; in several shards.
@@ -116,6 +116,7 @@ fn forge(generation: &Path) {
         }
     }
     replace_json(&path, &manifest).unwrap();
+    write_checksums(generation, &manifest).unwrap();
 }
 
 /// Rewrites the first part of a dataset.

@@ -19,6 +19,7 @@ use super::{
     models::Models,
     reuse::{self, Source},
     stage::{self, Layout, Stage},
+    verify::{self, Finding},
 };
 use crate::{
     corpus::{self, CorpusScan},
@@ -131,13 +132,15 @@ pub fn build(
     if job.engine.spill.is_none() {
         std::fs::remove_dir_all(&spill).map_err(StoreError::io(&spill))?;
     }
+    if let Some(built) = built {
+        return build.publish(built, started, clock);
+    }
     let mut run = build.account(started);
     run.seconds = clock.elapsed().as_secs_f64();
-    let outcome = match built {
-        Some(built) => Outcome::Published(build.publish(built, &run)?),
-        None => Outcome::Stopped,
-    };
-    Ok(Summary { outcome, run })
+    Ok(Summary {
+        outcome: Outcome::Stopped,
+        run,
+    })
 }
 
 fn refuse_missing(job: &Job, stage: Stage) -> Result<(), EngineError> {
@@ -410,13 +413,40 @@ impl Build<'_> {
         stages.iter().filter_map(rate).collect()
     }
 
-    fn publish(self, built: Built, run: &Run) -> Result<u64, EngineError> {
+    /// Writes the manifest and has the generation verified against it; only then is it published.
+    fn publish(self, built: Built, started: u64, clock: Instant) -> Result<Summary, EngineError> {
         let folder = self.building.folder();
         reuse::remove(&folder)?;
-        store::replace_json(&folder.join("run.json"), run)?;
         let manifest = self.manifest(&folder, built)?;
         store::replace_json(&folder.join("manifest.json"), &manifest)?;
-        Ok(self.building.publish()?)
+        let meter = Meter::start();
+        let findings = self.verify(&folder, &manifest)?;
+        let mut tally = Tally::default();
+        meter.stop(&mut tally);
+        if !findings.is_empty() {
+            return Err(EngineError::Unsound { folder, findings });
+        }
+        let mut run = self.account(started);
+        run.stages.insert("verify".into(), tally);
+        run.seconds = clock.elapsed().as_secs_f64();
+        store::replace_json(&folder.join("run.json"), &run)?;
+        manifest::write_checksums(&folder, &manifest)?;
+        let outcome = Outcome::Published(self.building.publish()?);
+        Ok(Summary { outcome, run })
+    }
+
+    /// All but the files' hashes, which have just been taken.
+    fn verify(&self, folder: &Path, manifest: &Manifest) -> Result<Vec<Finding>, EngineError> {
+        let options = verify::Options {
+            hashes: false,
+            ..verify::Options::default()
+        };
+        let embedder = match self.job.dense.enabled {
+            true => Some(self.models.embedder()?),
+            false => None,
+        };
+        let progress = &*self.progress;
+        verify::verify(folder, manifest, options, embedder.as_deref(), progress)
     }
 
     fn manifest(&self, folder: &Path, built: Built) -> Result<Manifest, EngineError> {

@@ -50,6 +50,11 @@ pub enum EngineError {
     Batch { path: PathBuf, source: ArrowError },
     #[error("{0}")]
     Refused(String),
+    #[error("this build is not published: {} of its checks failed, the first of them {}; the folder {} holds it; `intendex build --restart` builds it again", findings.len(), findings[0], folder.display())]
+    Unsound {
+        folder: PathBuf,
+        findings: Vec<verify::Finding>,
+    },
     #[error("{failed} rows have failed, more than engine.max_failures = {limit} allows; see the quarantine in {}, mend them or raise the limit, and run again: it continues where it stopped", folder.display())]
     TooManyFailures {
         failed: u64,

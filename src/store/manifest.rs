@@ -1,12 +1,12 @@
 //! manifest.json: what a published index is. run.json: what happened while it was built.
 
-use std::{collections::BTreeMap, fs::File, path::Path};
+use std::{collections::BTreeMap, fs::File, io::Write, path::Path};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use walkdir::WalkDir;
 
-use super::{Dataset, StoreError, dataset, progress::Tally};
+use super::{Dataset, StoreError, dataset, progress::Tally, replace};
 use crate::model::ModelIdentity;
 
 pub const FORMAT: u32 = 1;
@@ -194,9 +194,28 @@ pub fn files(generation: &Path) -> Result<Vec<FileSummary>, StoreError> {
     paths(generation)?.into_iter().map(summary).collect()
 }
 
+/// The BLAKE3 of every file of a generation, as `b3sum` writes and checks them.
+pub const CHECKSUMS: &str = "CHECKSUMS";
+
+/// Writes the checksums: those the manifest has, its own and run.json's.
+pub fn write_checksums(generation: &Path, manifest: &Manifest) -> Result<(), StoreError> {
+    let path = generation.join(CHECKSUMS);
+    let mut lines = String::new();
+    for file in &manifest.files {
+        lines += &format!("{}  {}\n", file.blake3, file.path);
+    }
+    for name in ["manifest.json", "run.json"] {
+        lines += &format!("{}  {name}\n", hash_file(&generation.join(name))?);
+    }
+    replace(&path, |file| {
+        file.write_all(lines.as_bytes())
+            .map_err(StoreError::io(&path))
+    })
+}
+
 /// Every file below a generation's folder but those that speak of it, with `/`, in order.
 pub fn paths(generation: &Path) -> Result<Vec<String>, StoreError> {
-    let own = ["manifest.json", "run.json", "journal.ndjson"];
+    let own = ["manifest.json", "run.json", CHECKSUMS, "journal.ndjson"];
     let mut paths = Vec::new();
     for entry in WalkDir::new(generation).sort_by_file_name() {
         let entry = entry.map_err(|e| StoreError::Invalid {

@@ -1,12 +1,15 @@
 //! The files against the manifest.
 
-use std::{collections::BTreeSet, io};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+};
 
 use super::{Findings, Subject};
 use crate::{
     job::Progress,
     store::{
-        manifest::{self, FORMAT, FileSummary, Run, hash_file},
+        manifest::{self, CHECKSUMS, FORMAT, FileSummary, Run, hash_file},
         read_json,
     },
 };
@@ -36,7 +39,7 @@ pub fn check(subject: &mut Subject, findings: &mut Findings, progress: &dyn Prog
     }
     progress.finish();
     unlisted(subject, findings);
-    run(subject, findings);
+    account(subject, findings);
 }
 
 fn compare(subject: &Subject, file: &FileSummary) -> Result<(), String> {
@@ -78,13 +81,41 @@ fn is_lock(name: &str) -> bool {
     name.starts_with("sparse/.tantivy-") && name.ends_with(".lock")
 }
 
-/// run.json is not hashed, as it is no part of the index; a build that goes on has none yet.
-fn run(subject: &Subject, findings: &mut Findings) {
+/// run.json, and what the manifest cannot say of itself. A build that goes on has neither yet.
+fn account(subject: &Subject, findings: &mut Findings) {
     let path = subject.path("run.json");
     if !path.exists() && subject.path("journal.ndjson").exists() {
         return;
     }
     if let Err(error) = read_json::<Run>(&path) {
         findings.add(CHECK, "run.json", error.to_string());
+    }
+    let checksums = match std::fs::read_to_string(subject.path(CHECKSUMS)) {
+        Ok(checksums) => checksums,
+        Err(error) => return findings.add(CHECK, CHECKSUMS, error.to_string()),
+    };
+    let mut expected: BTreeMap<&str, &str> = subject
+        .manifest
+        .files
+        .iter()
+        .map(|file| (file.path.as_str(), file.blake3.as_str()))
+        .collect();
+    let hashes = ["manifest.json", "run.json"].map(|name| (name, hash_file(&subject.path(name))));
+    for (name, hash) in &hashes {
+        expected.insert(name, hash.as_deref().unwrap_or_default());
+    }
+    for line in checksums.lines() {
+        let (hash, name) = line.split_once("  ").unwrap_or((line, ""));
+        if expected.remove(name) != Some(hash) {
+            let message = format!("is not what {CHECKSUMS} says of it: one of them has changed");
+            findings.add(
+                CHECK,
+                if name.is_empty() { CHECKSUMS } else { name },
+                message,
+            );
+        }
+    }
+    for name in expected.into_keys() {
+        findings.add(CHECK, CHECKSUMS, format!("has no line for {name}"));
     }
 }
