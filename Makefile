@@ -7,7 +7,7 @@ VENV := target/venv
 QUICKSTART := target/quickstart
 INTENDEX := target/release/intendex
 
-.PHONY: help setup models build quickstart test lint schemas bench clean
+.PHONY: help setup models build quickstart test test-crash fuzz lint schemas bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -51,6 +51,12 @@ $(VENV)/.complete: tests/requirements.txt
 test: setup models $(VENV)/.complete ## everything that must pass, the real models included
 	cargo fmt --check
 	INTENDEX_PEERS_PYTHON=$(CURDIR)/$(VENV)/bin/python cargo test
+
+test-crash: setup ## kill real builds 200 times at random moments and compare what they publish
+	INTENDEX_CRASHES=200 cargo test --test crash -- --nocapture
+
+fuzz: setup ## 10,000 damaged job files, Parquet files and texts each
+	INTENDEX_FUZZ=10000 cargo test --test fuzz -- --nocapture
 
 lint: setup ## formatting and clippy
 	cargo fmt --check

@@ -218,6 +218,19 @@ fn ranges_and_rules_between_keys() {
             "chunk.method=intent",
             "`chunk.method` cuts by questions and there are none",
         ),
+        (
+            "engine.max_failures=1.5",
+            "`engine.max_failures` must be a number of rows",
+        ),
+        (
+            "engine.max_failures=-1",
+            "`engine.max_failures` must be a number of rows",
+        ),
+        (
+            "engine.max_failures=101%",
+            "`engine.max_failures` must be a number of rows",
+        ),
+        ("engine.max_failures=true", "`engine.max_failures` must be"),
         ("corpus.path=", "`corpus.path` must not be empty"),
         (
             "corpus.passthrough=[\"text\"]",
@@ -262,6 +275,20 @@ fn ranges_and_rules_between_keys() {
         "chunk.method=intent",
     ];
     parse(MINIMAL, &given).unwrap();
+}
+
+#[test]
+fn failures_may_be_a_count_or_a_share() {
+    let limit = |set: &str| {
+        let job = parse(MINIMAL, &[&format!("engine.max_failures={set}")]).unwrap();
+        let again = toml::to_string(&job).unwrap();
+        assert_eq!(parse(&again, &[]).unwrap(), job);
+        job.engine.max_failures.unwrap().limit(1000)
+    };
+    assert_eq!(
+        ["7", "0", "2%", "\"0.5 %\"", "0.25", "0.0"].map(limit),
+        [7, 0, 20, 5, 250, 0]
+    );
 }
 
 #[test]

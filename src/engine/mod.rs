@@ -1,6 +1,7 @@
 //! Runs a job: its stages, shard by shard, through DataFusion; then the indexes; then publication.
 
 pub mod build;
+mod failures;
 pub mod fingerprint;
 pub mod functions;
 mod indexes;
@@ -49,7 +50,7 @@ pub enum EngineError {
     Batch { path: PathBuf, source: ArrowError },
     #[error("{0}")]
     Refused(String),
-    #[error("{failed} rows have failed, more than engine.max_failures = {limit} allows; see the quarantine in {}, mend them or raise the limit, and run again: it continues where it stopped", folder.display())]
+    #[error("{failed} rows have failed, and engine.max_failures allows {limit}; see the quarantine in {}, mend them or raise the limit, and run again: it continues where it stopped", folder.display())]
     TooManyFailures {
         failed: u64,
         limit: u64,
