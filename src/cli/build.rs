@@ -11,7 +11,7 @@ use clap::builder::BoolishValueParser;
 use super::{Console, ExitStatus, load_job, signals};
 use crate::{
     engine::{
-        self,
+        self, EngineError,
         build::{Options, Outcome, Summary},
         stage::Stage,
     },
@@ -65,7 +65,8 @@ pub fn run(args: BuildArgs, console: &Console) -> anyhow::Result<ExitStatus> {
         until: args.stage,
         job_file: Some(hash_file(&args.job)?),
     };
-    let summary = engine::build::build(&job, &options, console.progress().into())?;
+    let summary = engine::build::build(&job, &options, console.progress().into())
+        .map_err(EngineError::with_remedy)?;
     match writeln!(std::io::stdout().lock(), "{}", line(&job, &summary)) {
         // What was done counts, whoever has stopped listening.
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => return Err(error.into()),

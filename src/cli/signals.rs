@@ -2,30 +2,48 @@
 //!
 //! What is on disk is whole at any moment, as a part counts only under its final name; so the process just ends.
 
-use std::{io, mem::MaybeUninit, thread};
+use std::{
+    io::{self, Read},
+    os::fd::IntoRawFd,
+    sync::atomic::{AtomicI32, Ordering},
+    thread,
+};
 
 use super::Console;
 
+/// Where the handler writes the number of a signal; one thread reads it. Blocking the signals and waiting for them
+/// would do without a handler, but OpenBLAS starts threads before `main` does anything, and those would not block.
+static PIPE: AtomicI32 = AtomicI32::new(-1);
+
 /// From now on, either signal writes `stopped by <signal>` and what `state` says to the console, and ends the process
-/// with 128 + its number. To be called before any other thread is started: threads inherit the mask.
+/// with 128 + its number.
 pub fn watch(console: &Console, state: impl FnOnce() -> String + Send + 'static) -> io::Result<()> {
-    let mut wanted = vec![libc::SIGINT, libc::SIGTERM];
-    wanted.retain(|signal| !ignored(*signal));
-    let signals = set(&wanted);
-    mask(libc::SIG_BLOCK, &signals)?;
+    let (mut reader, writer) = io::pipe()?;
+    PIPE.store(writer.into_raw_fd(), Ordering::SeqCst);
     let console = console.clone();
     let end = move || {
-        let Some(signal) = wait(&signals) else {
+        let mut signal = [0];
+        if reader.read_exact(&mut signal).is_err() {
             return;
-        };
+        }
         // A console that nobody reads must not keep the process alive: a second signal ends it at once.
-        let _ = mask(libc::SIG_UNBLOCK, &signals);
+        for signal in [libc::SIGINT, libc::SIGTERM] {
+            set(signal, libc::SIG_DFL);
+        }
+        let signal = i32::from(signal[0]);
         console.stopped(&format!("stopped by {}{}", name(signal), state()));
         // SAFETY: ends the process without running anything. `exit` would run the destructors of C++ libraries whose
         // code other threads are in.
         unsafe { libc::_exit(128 + signal) }
     };
     thread::Builder::new().name("signals".into()).spawn(end)?;
+    for signal in [libc::SIGINT, libc::SIGTERM] {
+        let handler: extern "C" fn(i32) = note;
+        // Shells start background commands with SIGINT ignored, and so it stays.
+        if set(signal, handler as libc::sighandler_t) == libc::SIG_IGN {
+            set(signal, libc::SIG_IGN);
+        }
+    }
     Ok(())
 }
 
@@ -36,40 +54,14 @@ fn name(signal: i32) -> &'static str {
     }
 }
 
-/// Shells start background commands with SIGINT ignored, which waiting for it would undo.
-fn ignored(signal: i32) -> bool {
-    let mut action = MaybeUninit::<libc::sigaction>::zeroed();
-    // SAFETY: asks for the action without changing it; the struct is plain data, for which zeroes are valid.
-    unsafe {
-        libc::sigaction(signal, std::ptr::null(), action.as_mut_ptr());
-        action.assume_init().sa_sigaction == libc::SIG_IGN
-    }
+/// Returns the handler before.
+fn set(signal: i32, handler: libc::sighandler_t) -> libc::sighandler_t {
+    // SAFETY: the handler is `note`, which does what a handler may do, or one of the system's own.
+    unsafe { libc::signal(signal, handler) }
 }
 
-fn set(signals: &[i32]) -> libc::sigset_t {
-    let mut set = MaybeUninit::uninit();
-    // SAFETY: sigemptyset initialises the set that it is given, sigaddset changes it.
-    unsafe {
-        libc::sigemptyset(set.as_mut_ptr());
-        for signal in signals {
-            libc::sigaddset(set.as_mut_ptr(), *signal);
-        }
-        set.assume_init()
-    }
-}
-
-fn mask(how: i32, signals: &libc::sigset_t) -> io::Result<()> {
-    // SAFETY: the set is initialised, and the old mask is not asked for.
-    match unsafe { libc::pthread_sigmask(how, signals, std::ptr::null_mut()) } {
-        0 => Ok(()),
-        error => Err(io::Error::from_raw_os_error(error)),
-    }
-}
-
-/// The signal that came.
-fn wait(signals: &libc::sigset_t) -> Option<i32> {
-    let mut signal = 0;
-    // SAFETY: both pointers are to live values.
-    let error = unsafe { libc::sigwait(signals, &mut signal) };
-    (error == 0).then_some(signal)
+extern "C" fn note(signal: i32) {
+    let byte = signal as u8;
+    // SAFETY: `write` may be called in a handler, and the byte lives until it returns.
+    unsafe { libc::write(PIPE.load(Ordering::SeqCst), (&raw const byte).cast(), 1) };
 }

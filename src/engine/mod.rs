@@ -20,7 +20,7 @@ use crate::{
     corpus::CorpusError,
     index::{CiffError, DenseError, SparseError},
     model::ModelError,
-    store::StoreError,
+    store::{FREE_SPACE, StoreError},
 };
 
 #[derive(Debug, thiserror::Error)]
@@ -56,6 +56,20 @@ pub enum EngineError {
         limit: u64,
         folder: PathBuf,
     },
+    #[error("{0}{FREE_SPACE}")]
+    DiskFull(String),
     #[error("cannot start the runtime: {0}")]
     Runtime(std::io::Error),
+}
+
+impl EngineError {
+    /// Adds what to do where the disk is full and the error is a library's, which does not say so.
+    pub fn with_remedy(self) -> Self {
+        let text = self.to_string();
+        // Its text is all that some libraries leave of the system's error.
+        match text.contains("No space left on device") && !text.contains(FREE_SPACE) {
+            true => Self::DiskFull(text),
+            false => self,
+        }
+    }
 }

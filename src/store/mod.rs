@@ -51,11 +51,13 @@ pub enum StoreError {
     },
 }
 
+/// What to do about a full disk.
+pub const FREE_SPACE: &str =
+    "; free some space and run the same command: it continues where it stopped";
+
 fn remedy(error: &io::Error) -> &'static str {
     match error.kind() {
-        io::ErrorKind::StorageFull => {
-            "; free some space and run the same command: it continues where it stopped"
-        }
+        io::ErrorKind::StorageFull => FREE_SPACE,
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
             "; choose an output.path that can be written"
         }

@@ -48,7 +48,7 @@ pub struct Times {
 pub fn place(documents: usize) -> Place {
     let place = Place::new(&[]);
     write_documents(&place, documents, 0);
-    place.write_job("[engine]\nshard_documents = 5\n[expand]\nqueries = 2\n");
+    place.write_job("[engine]\nshard_documents = 5\n[expand]\nqueries = 1\nmax_tokens = 12\n");
     place
 }
 
@@ -74,12 +74,12 @@ fn text(random: &mut ChaCha8Rng) -> String {
         "in", "is", "with",
     ];
     let mut text = String::new();
-    for sentence in 0..random.random_range(3..7) {
+    for sentence in 0..random.random_range(1..4) {
         for word in 0..random.random_range(4..10) {
             text += if word > 0 { " " } else { "" };
             text += WORDS[random.random_range(0..WORDS.len())];
         }
-        text += if sentence % 3 == 2 { ".\n\n" } else { ". " };
+        text += if sentence == 1 { ".\n\n" } else { ". " };
     }
     text
 }
