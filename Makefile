@@ -7,7 +7,7 @@ VENV := target/venv
 QUICKSTART := target/quickstart
 INTENDEX := target/release/intendex
 
-.PHONY: help setup models build quickstart test test-incremental bench-scale lint schemas bench clean
+.PHONY: help setup models build quickstart test test-crash test-incremental fuzz lint schemas bench bench-scale clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -57,6 +57,12 @@ test-incremental: setup ## 1% of 5,000 documents changed; needs INTENDEX_EVAL_DA
 
 bench-scale: build $(VENV)/.complete ## memory and time of 10,000 to 200,000 documents; needs INTENDEX_EVAL_DATA
 	$(VENV)/bin/python benches/scale.py $(INTENDEX) $(INTENDEX_EVAL_DATA)/scifact/corpus.parquet $(INTENDEX_MODELS)/minilm
+
+test-crash: setup ## kill real builds 200 times at random moments and compare what they publish
+	INTENDEX_CRASHES=200 cargo test --test crash -- --nocapture
+
+fuzz: setup ## 10,000 damaged job files, Parquet files and texts each
+	INTENDEX_FUZZ=10000 cargo test --test fuzz -- --nocapture
 
 lint: setup ## formatting and clippy
 	cargo fmt --check

@@ -103,6 +103,24 @@ fn a_corpus_of_bad_rows_alone() {
 }
 
 #[test]
+fn more_failures_than_the_job_allows() {
+    let mut rows = documents();
+    rows.extend([(Some("a"), None, None), (Some("b"), None, Some(" "))]);
+    let place = Place::new(&rows);
+    for limit in ["1", "0", "30%", "0.33"] {
+        let set = format!("engine.max_failures={limit}");
+        let allows = if limit == "0" { "allows 0" } else { "allows 1" };
+        refused(
+            &place,
+            2,
+            &["--set", &set],
+            &["2 rows have failed", allows, "quarantine"],
+        );
+    }
+    place.build_expecting(1, &["--set", "engine.max_failures=34%"]);
+}
+
+#[test]
 fn a_wrong_model_folder() {
     let place = Place::new(&documents());
     let missing = &["--set", "models.embedder.model=nowhere"];

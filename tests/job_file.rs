@@ -218,6 +218,19 @@ fn ranges_and_rules_between_keys() {
             "chunk.method=intent",
             "`chunk.method` cuts by questions and there are none",
         ),
+        (
+            "engine.max_failures=1.5",
+            "`engine.max_failures` must be a number of rows",
+        ),
+        (
+            "engine.max_failures=-1",
+            "`engine.max_failures` must be a number of rows",
+        ),
+        (
+            "engine.max_failures=101%",
+            "`engine.max_failures` must be a number of rows",
+        ),
+        ("engine.max_failures=true", "`engine.max_failures` must be"),
         ("corpus.path=", "`corpus.path` must not be empty"),
         (
             "corpus.passthrough=[\"text\"]",
@@ -265,6 +278,20 @@ fn ranges_and_rules_between_keys() {
 }
 
 #[test]
+fn failures_may_be_a_count_or_a_share() {
+    let limit = |set: &str| {
+        let job = parse(MINIMAL, &[&format!("engine.max_failures={set}")]).unwrap();
+        let again = toml::to_string(&job).unwrap();
+        assert_eq!(parse(&again, &[]).unwrap(), job);
+        job.engine.max_failures.unwrap().limit(1000)
+    };
+    assert_eq!(
+        ["7", "0", "2%", "\"0.5 %\"", "0.25", "0.0"].map(limit),
+        [7, 0, 20, 5, 250, 0]
+    );
+}
+
+#[test]
 fn a_job_survives_being_written_and_read() {
     let job = parse(MINIMAL, &["corpus.filter=a > '${FOLDER}'"]).unwrap();
     let again = toml::to_string(&job).unwrap();
@@ -277,6 +304,7 @@ fn an_api_key_is_never_written() {
         "models.generator={ model = \"m\", server = \"http://h/v1\", api_key = \"${SECRET}\" }";
     let job = parse(MINIMAL, &[server]).unwrap();
     let generator = job.models.generator.as_ref().unwrap();
-    assert_eq!(generator.api_key.as_deref(), Some("hunter2"));
+    let key = generator.api_key.as_ref().map(|key| key.reveal());
+    assert_eq!(key, Some("hunter2"));
     assert!(!serde_json::to_string(&job).unwrap().contains("hunter2"));
 }

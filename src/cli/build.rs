@@ -1,18 +1,22 @@
 //! `intendex build`: runs a job.
 
-use std::{io::Write, path::PathBuf};
+use std::{
+    io::Write,
+    path::{Path, PathBuf},
+};
 
+use anyhow::Context;
 use clap::builder::BoolishValueParser;
 
-use super::{Console, ExitStatus, load_job};
+use super::{Console, ExitStatus, load_job, signals};
 use crate::{
     engine::{
-        self,
+        self, EngineError,
         build::{Options, Outcome, Summary},
         stage::Stage,
     },
     job::Job,
-    store::manifest::hash_file,
+    store::{Output, manifest::hash_file},
 };
 
 /// Runs a job: reads the corpus and publishes a new generation of the index.
@@ -54,13 +58,15 @@ fn stage(name: &str) -> Result<Stage, String> {
 
 pub fn run(args: BuildArgs, console: &Console) -> anyhow::Result<ExitStatus> {
     let job = load_job(&args.job, &args.set)?;
+    watch_signals(console, &job.output.path, args.restart).context("cannot watch for signals")?;
     let options = Options {
         restart: args.restart,
         from: args.from,
         until: args.stage,
         job_file: Some(hash_file(&args.job)?),
     };
-    let summary = engine::build::build(&job, &options, console.progress().into())?;
+    let summary = engine::build::build(&job, &options, console.progress().into())
+        .map_err(EngineError::with_remedy)?;
     match writeln!(std::io::stdout().lock(), "{}", line(&job, &summary)) {
         // What was done counts, whoever has stopped listening.
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => return Err(error.into()),
@@ -102,4 +108,26 @@ fn line(job: &Job, summary: &Summary) -> String {
         run.quarantined,
         run.seconds,
     )
+}
+
+/// A signal may come between publication and its news; what is on disk says which it was.
+fn watch_signals(console: &Console, output: &Path, restart: bool) -> std::io::Result<()> {
+    let output = output.to_owned();
+    let current = move || {
+        Output::new(&output)
+            .current()
+            .ok()
+            .map(|(number, _)| number)
+    };
+    let before = current();
+    let again = match restart {
+        true => "run it again without --restart",
+        false => "run the same command again",
+    };
+    signals::watch(console, move || match current() {
+        Some(number) if before != Some(number) => {
+            format!(" behind its last step: generation {number} is published")
+        }
+        _ => format!("; nothing was published; {again}: it continues where it stopped"),
+    })
 }

@@ -40,6 +40,7 @@ pub enum LogFormat {
 }
 
 /// Stderr of this run.
+#[derive(Clone)]
 pub struct Console {
     format: LogFormat,
     quiet: bool,
@@ -94,8 +95,20 @@ impl Console {
                 format!("error: {error}{}", causes.collect::<String>())
             }
         };
+        self.say(&text);
+    }
+
+    /// Writes why the process ends though it has not failed.
+    pub fn stopped(&self, message: &str) {
+        match self.format {
+            LogFormat::Json => self.say(&json!({"level": "WARN", "message": message}).to_string()),
+            LogFormat::Text => self.say(message),
+        }
+    }
+
+    fn say(&self, line: &str) {
         // With stderr gone there is nobody left to tell.
-        let _ = self.bars.suspend(|| writeln!(io::stderr(), "{text}"));
+        let _ = self.bars.suspend(|| writeln!(io::stderr(), "{line}"));
     }
 }
 

@@ -7,13 +7,17 @@ mod build;
 mod completions;
 mod console;
 mod eval;
+mod gc;
+mod generations;
 mod import;
 mod man;
 mod models;
 mod plan;
 mod progress;
+mod rollback;
 mod schema;
 mod search;
+mod signals;
 mod verify;
 
 use std::io;
@@ -49,6 +53,9 @@ pub enum Command {
     Build(build::BuildArgs),
     Search(search::SearchArgs),
     Verify(verify::VerifyArgs),
+    Generations(generations::GenerationsArgs),
+    Rollback(rollback::RollbackArgs),
+    Gc(gc::GcArgs),
     Eval(eval::EvalArgs),
     Models(models::ModelsArgs),
     Schema(schema::SchemaArgs),
@@ -112,6 +119,9 @@ fn run(command: Command, console: &Console) -> anyhow::Result<ExitStatus> {
         Command::Build(args) => build::run(args, console),
         Command::Search(args) => search::run(args),
         Command::Verify(args) => verify::run(args, console),
+        Command::Generations(args) => generations::run(args),
+        Command::Rollback(args) => rollback::run(args),
+        Command::Gc(args) => gc::run(args),
         Command::Eval(args) => eval::run(args),
         Command::Models(args) => models::run(args),
         Command::Schema(args) => schema::run(args),

@@ -56,7 +56,7 @@ fn sample(text: &str) -> Result<Sample, String> {
 pub fn run(args: VerifyArgs, console: &Console) -> anyhow::Result<ExitStatus> {
     let output = Output::new(&args.index);
     let (number, generation) = match args.generation {
-        Some(number) => (number, output.generation(number)),
+        Some(number) => (number, output.folder(number)),
         None => output.current()?,
     };
     anyhow::ensure!(

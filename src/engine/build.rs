@@ -11,7 +11,7 @@ use datafusion::prelude::SessionContext;
 use tokio::runtime::Runtime;
 
 use super::{
-    EngineError,
+    EngineError, failures,
     fingerprint::Fingerprints,
     functions, indexes,
     indexes::Built,
@@ -334,17 +334,16 @@ impl Build<'_> {
     }
 
     fn check_failures(&self) -> Result<(), EngineError> {
-        let failed = self.totals().values().map(|t| t.failed).sum();
-        match self.job.engine.max_failures {
-            Some(limit) if failed > limit => {
-                let folder = self.building.folder().join(Dataset::Quarantine.folder());
-                Err(EngineError::TooManyFailures {
-                    failed,
-                    limit,
-                    folder,
-                })
-            }
-            _ => Ok(()),
+        let Some(most) = &self.job.engine.max_failures else {
+            return Ok(());
+        };
+        match failures::above(most, &self.totals()) {
+            Some((failed, limit)) => Err(EngineError::TooManyFailures {
+                failed,
+                limit,
+                folder: self.building.folder().join(Dataset::Quarantine.folder()),
+            }),
+            None => Ok(()),
         }
     }
 

@@ -1,6 +1,7 @@
 //! Runs a job: its stages, shard by shard, through DataFusion; then the indexes; then publication.
 
 pub mod build;
+mod failures;
 pub mod fingerprint;
 pub mod functions;
 mod indexes;
@@ -20,7 +21,7 @@ use crate::{
     corpus::CorpusError,
     index::{CiffError, DenseError, SparseError},
     model::ModelError,
-    store::StoreError,
+    store::{FREE_SPACE, StoreError},
 };
 
 #[derive(Debug, thiserror::Error)]
@@ -55,12 +56,26 @@ pub enum EngineError {
         folder: PathBuf,
         findings: Vec<verify::Finding>,
     },
-    #[error("{failed} rows have failed, more than engine.max_failures = {limit} allows; see the quarantine in {}, mend them or raise the limit, and run again: it continues where it stopped", folder.display())]
+    #[error("{failed} rows have failed, and engine.max_failures allows {limit}; see the quarantine in {}, mend them or raise the limit, and run again: it continues where it stopped", folder.display())]
     TooManyFailures {
         failed: u64,
         limit: u64,
         folder: PathBuf,
     },
+    #[error("{0}{FREE_SPACE}")]
+    DiskFull(String),
     #[error("cannot start the runtime: {0}")]
     Runtime(std::io::Error),
+}
+
+impl EngineError {
+    /// Adds what to do where the disk is full and the error is a library's, which does not say so.
+    pub fn with_remedy(self) -> Self {
+        let text = self.to_string();
+        // Its text is all that some libraries leave of the system's error.
+        match text.contains("No space left on device") && !text.contains(FREE_SPACE) {
+            true => Self::DiskFull(text),
+            false => self,
+        }
+    }
 }

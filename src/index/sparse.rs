@@ -6,12 +6,14 @@
 //! that answer alike.
 
 mod check;
+mod unlocked;
 mod writer;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use tantivy::collector::TopDocs;
+use tantivy::directory::MmapDirectory;
 use tantivy::query::{BooleanQuery, BoostQuery, Occur, Query, TermQuery};
 use tantivy::schema::{
     Field, FieldType, IndexRecordOption, STORED, STRING, Schema, TextFieldIndexing, TextOptions,
@@ -22,6 +24,7 @@ use tantivy::{DocAddress, Index, ReloadPolicy, Searcher, TantivyDocument, Tantiv
 
 use super::analyzer;
 use crate::job::spec::SparseLanguage;
+use unlocked::Unlocked;
 pub use writer::SparseWriter;
 
 /// What the index takes of one chunk.
@@ -94,7 +97,8 @@ pub struct SparseIndex {
 
 impl SparseIndex {
     pub fn open(dir: &Path) -> Result<Self, SparseError> {
-        let mut index = Index::open_in_dir(dir).map_err(in_dir(dir))?;
+        let files = MmapDirectory::open(dir).map_err(|e| in_dir(dir)(e.into()))?;
+        let mut index = Index::open(Unlocked(files)).map_err(in_dir(dir))?;
         index.set_tokenizers(analyzer::tokenizers());
         let reader = index
             .reader_builder()

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use super::Problem;
 use super::spec::{ChunkMethod, Corpus, Embedder, Generator, Job};
+use super::{MaxFailures, Problem};
 
 /// Columns of the chunks dataset, which a passthrough column would collide with.
 const CHUNK_COLUMNS: [&str; 20] = [
@@ -282,6 +282,14 @@ fn engine(job: &Job, rules: &mut Rules) {
         "engine.memory_mib",
         "must be at least 64",
     );
+    if let Some(most) = &engine.max_failures {
+        rules.require(
+            matches!(most, MaxFailures::Count(_)) || most.share().is_some(),
+            "engine.max_failures",
+            "must be a number of rows (0, 1, 2, …), or a share of them: a percentage from \"0%\" to \"100%\", \
+             or a number from 0 to below 1",
+        );
+    }
     if let Some(spill) = &engine.spill {
         rules.filled("engine.spill", &spill.to_string_lossy());
     }

@@ -31,8 +31,14 @@ impl Node {
         match &self.0["type"] {
             Json::String(only) => only == kind,
             Json::Array(several) => several.iter().any(|k| k == kind),
-            _ => kind == "string" && !self.choices().is_empty(),
+            _ if kind == "string" && !self.choices().is_empty() => true,
+            _ => self.options().any(|option| option.takes(kind)),
         }
+    }
+
+    /// What a value here may be, where that is one of several types.
+    fn options(self) -> impl Iterator<Item = Node> {
+        self.0["anyOf"].as_array().into_iter().flatten().map(Node)
     }
 
     /// Follows a reference, and an `anyOf` with null (an optional section), to what it stands for.
@@ -59,7 +65,7 @@ impl Node {
         words
     }
 
-    fn expected(self) -> &'static str {
+    fn expected(self) -> String {
         let kinds = [
             ("string", "a string"),
             ("integer", "an integer"),
@@ -68,8 +74,9 @@ impl Node {
             ("array", "an array"),
             ("object", "a table"),
         ];
-        let named = kinds.into_iter().find(|(kind, _)| self.takes(kind));
-        named.map_or("something else", |(_, name)| name)
+        let taken = kinds.into_iter().filter(|(kind, _)| self.takes(kind));
+        let names: Vec<&str> = taken.map(|(_, name)| name).collect();
+        names.join(" or ")
     }
 }
 
@@ -120,7 +127,8 @@ fn walk_table(node: Node, table: &toml::Table, key: &str, problems: &mut Vec<Pro
     }
 }
 
-fn fits(node: Node, value: &Toml) -> bool {
+/// Whether a value has a type that the schema allows here.
+pub fn fits(node: Node, value: &Toml) -> bool {
     match value {
         Toml::String(_) => node.takes("string"),
         Toml::Integer(_) => node.takes("integer") || node.takes("number"),
@@ -181,7 +189,7 @@ mod tests {
     #[test]
     fn every_leaf_of_the_schema_says_what_it_takes() {
         fn descend(node: Node, key: &str) {
-            assert_ne!(node.expected(), "something else", "{key}: {}", node.0);
+            assert!(!node.expected().is_empty(), "{key}: {}", node.0);
             for name in node.names() {
                 descend(node.child(name).unwrap(), &join(key, name));
             }

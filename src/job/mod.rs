@@ -5,6 +5,7 @@
 mod check;
 mod env;
 pub mod error;
+mod failures;
 mod keys;
 mod load;
 mod overrides;
@@ -13,6 +14,7 @@ pub mod schema;
 pub mod spec;
 
 pub use error::{JobError, Problem};
+pub use failures::MaxFailures;
 pub use keys::nearest;
 pub use progress::Progress;
 pub use spec::Job;

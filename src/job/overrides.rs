@@ -3,7 +3,7 @@
 use toml::Value;
 
 use super::Problem;
-use super::keys::{Node, join, unknown};
+use super::keys::{Node, fits, join, unknown};
 
 /// Puts one `key=value` into the job. The key must exist in the schema; the value is read as TOML if that
 /// fits the key, else taken as a string, so that quotes are not needed.
@@ -33,7 +33,7 @@ fn parse(node: Node, text: &str) -> Value {
         .filter(|table| table.len() == 1)
         .and_then(|mut table| table.remove("v"));
     match parsed {
-        Some(value) if value.is_str() || !node.takes("string") => value,
+        Some(value) if fits(node, &value) || !node.takes("string") => value,
         _ => Value::String(text.to_string()),
     }
 }

@@ -7,6 +7,8 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::MaxFailures;
+
 /// An Intendex job: a corpus in, a published index out.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -395,8 +397,9 @@ pub struct Engine {
     pub spill: Option<PathBuf>,
     /// Goes into every row's seed.
     pub seed: u64,
-    /// The run ends once more rows than this have failed.
-    pub max_failures: Option<u64>,
+    /// The run ends once more rows have failed: a number of rows, of all stages together; or a share of each stage's
+    /// input rows, as a percentage such as "1%" or a number below 1 such as 0.01.
+    pub max_failures: Option<MaxFailures>,
 }
 
 impl Default for Engine {

@@ -1,10 +1,19 @@
-//! The output folder: who may write it, the generation being built, and the atomic step that publishes it.
+//! The output folder: the generation being built, and the atomic step that publishes it.
+//!
+//! A generation's journal is removed last, after `CURRENT` points at the generation. So a journal in a numbered
+//! folder says that its writer was killed while publishing, and the next one knows what is left to do; a generation
+//! without a journal that is newer than `CURRENT` was rolled back from, and stays so.
+
+mod history;
+mod lock;
 
 use std::{
-    fs::{self, File, TryLockError},
-    io::{Read, Seek, Write},
+    fs::{self, File},
+    io::Write,
     path::{Path, PathBuf},
 };
+
+pub use history::{Generation, Removed};
 
 use super::{
     Manifest, StoreError,
@@ -17,6 +26,7 @@ const GENERATIONS: &str = "generations";
 const BUILDING: &str = "building";
 const ABANDONED: &str = "abandoned";
 const JOURNAL: &str = "journal.ndjson";
+const MANIFEST: &str = "manifest.json";
 
 /// An output folder.
 #[derive(Debug)]
@@ -65,34 +75,17 @@ impl Output {
 
     /// The published generation's number and folder.
     pub fn current(&self) -> Result<(u64, PathBuf), StoreError> {
-        let path = self.root.join("CURRENT");
-        let text = match fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-                let message = "no published index here; run `intendex build` first".to_owned();
-                return Err(StoreError::Invalid {
-                    path: self.root.clone(),
-                    message,
-                });
-            }
-            Err(e) => return Err(StoreError::io(&path)(e)),
-        };
-        let number = text.trim().parse().map_err(|_| StoreError::Invalid {
-            path: path.clone(),
-            message: format!("`{}` is not a generation's number", text.trim()),
+        let number = self.number()?.ok_or_else(|| StoreError::Invalid {
+            path: self.root.clone(),
+            message: "no published index here; run `intendex build` first".into(),
         })?;
-        Ok((number, self.generation(number)))
-    }
-
-    /// The folder of a finished generation, whether it is there or not.
-    pub fn generation(&self, number: u64) -> PathBuf {
-        self.root.join(GENERATIONS).join(number.to_string())
+        Ok((number, self.folder(number)))
     }
 
     /// The published generation, if there is one and it can be read.
     pub fn published(&self) -> Option<Published> {
         let (number, folder) = self.current().ok()?;
-        let manifest = read_json(&folder.join("manifest.json")).ok()?;
+        let manifest = read_json(&folder.join(MANIFEST)).ok()?;
         Some(Published {
             number,
             folder,
@@ -100,83 +93,31 @@ impl Output {
         })
     }
 
-    /// Takes the lock for a job of this name, which owns the folder from now on.
-    pub fn lock(self, job: &str) -> Result<Writer, StoreError> {
-        self.check_owner(job)?;
-        let folder = self.root.join(GENERATIONS);
-        fs::create_dir_all(&folder).map_err(StoreError::io(&folder))?;
-        let lock = self.take_lock()?;
-        let owner = self.root.join("JOB");
-        replace(&owner, |file| {
-            writeln!(file, "{job}").map_err(StoreError::io(&owner))
-        })?;
-        Ok(Writer {
-            output: self,
-            _lock: lock,
-        })
-    }
-
-    /// Refuses a folder that holds something else, or the output of a job of another name.
-    fn check_owner(&self, job: &str) -> Result<(), StoreError> {
-        match fs::read_to_string(self.root.join("JOB")) {
-            Ok(owner) if owner.trim() == job => Ok(()),
-            Ok(owner) => Err(StoreError::OtherJob {
-                path: self.root.clone(),
-                owner: owner.trim().into(),
-                job: job.into(),
-            }),
-            Err(_) if self.is_empty()? => Ok(()),
-            Err(_) => Err(StoreError::Invalid {
-                path: self.root.clone(),
-                message: "holds files that Intendex did not write; choose an empty or new folder as output.path".into(),
-            }),
-        }
-    }
-
-    /// Nothing here but what a run killed in its first moments leaves.
-    fn is_empty(&self) -> Result<bool, StoreError> {
-        let entries = match fs::read_dir(&self.root) {
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(true),
-            entries => entries.map_err(StoreError::io(&self.root))?,
+    /// The number in `CURRENT`; None before the first publication.
+    fn number(&self) -> Result<Option<u64>, StoreError> {
+        let path = self.root.join("CURRENT");
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(StoreError::io(&path)(e)),
         };
-        for entry in entries {
-            let name = entry.map_err(StoreError::io(&self.root))?.file_name();
-            if !["LOCK", GENERATIONS, "JOB.tmp"].contains(&name.to_string_lossy().as_ref()) {
-                return Ok(false);
-            }
-        }
-        Ok(true)
+        let number = text.trim().parse().map_err(|_| StoreError::Invalid {
+            message: format!("`{}` is not a generation's number", text.trim()),
+            path,
+        })?;
+        Ok(Some(number))
     }
 
-    fn take_lock(&self) -> Result<File, StoreError> {
-        let path = self.root.join("LOCK");
-        let mut file = File::options()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(&path)
-            .map_err(StoreError::io(&path))?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::Error(e)) => return Err(StoreError::io(&path)(e)),
-            Err(TryLockError::WouldBlock) => {
-                let mut holder = String::new();
-                let _ = file.read_to_string(&mut holder);
-                return Err(StoreError::Locked {
-                    path: self.root.clone(),
-                    holder: holder.trim().into(),
-                });
-            }
-        }
-        let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-        file.set_len(0)
-            .and_then(|()| file.rewind())
-            .and_then(|()| write!(file, "pid {} on {}", std::process::id(), host.trim()))
-            .map_err(StoreError::io(&path))?;
-        Ok(file)
+    /// Folder of a generation, be it there or not.
+    pub fn folder(&self, number: u64) -> PathBuf {
+        self.folder_named(&number.to_string())
     }
 
+    fn folder_named(&self, name: &str) -> PathBuf {
+        self.root.join(GENERATIONS).join(name)
+    }
+
+    /// Numbers of the generations, in order.
     fn generations(&self) -> Result<Vec<u64>, StoreError> {
         let folder = self.root.join(GENERATIONS);
         let mut numbers = Vec::new();
@@ -186,6 +127,24 @@ impl Output {
         }
         numbers.sort_unstable();
         Ok(numbers)
+    }
+
+    /// Publishes a generation: readers see the old one or this one, never a part of either.
+    fn point_current_at(&self, number: u64) -> Result<u64, StoreError> {
+        let path = self.root.join("CURRENT");
+        replace(&path, |file| {
+            writeln!(file, "{number}").map_err(StoreError::io(&path))
+        })?;
+        self.remove_journal(number)?;
+        Ok(number)
+    }
+
+    fn remove_journal(&self, number: u64) -> Result<(), StoreError> {
+        let journal = self.folder(number).join(JOURNAL);
+        match fs::remove_file(&journal) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(StoreError::io(&journal)(e)),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -197,12 +156,11 @@ impl Writer {
     /// Opens the generation being built: the interrupted one if it was for the same plan (and `restart` is off), else
     /// an empty one. What an interrupted run of another plan computed is kept aside, to be taken over.
     pub fn open(self, header: Header, restart: bool) -> Result<Building, StoreError> {
-        let folder = self.output.root.join(GENERATIONS).join(BUILDING);
+        let folder = self.output.folder_named(BUILDING);
         let journal_path = folder.join(JOURNAL);
-        let resumed = if restart {
-            None
-        } else {
-            Journal::resume(&journal_path, &header.plan)?
+        let resumed = match restart {
+            true => None,
+            false => Journal::resume(&journal_path, &header.plan)?,
         };
         let journal = match resumed {
             Some(journal) => journal,
@@ -224,13 +182,22 @@ impl Writer {
         if !folder.exists() {
             return Ok(());
         }
-        if !restart && Journal::header(&folder.join(JOURNAL)).is_some() {
-            let aside = self.output.root.join(GENERATIONS).join(ABANDONED);
-            remove_folder(&aside)?;
-            return rename(folder, &aside);
+        if restart || !has_work(folder) || Journal::header(&folder.join(JOURNAL)).is_none() {
+            return remove_folder(folder);
         }
-        remove_folder(folder)
+        tracing::warn!(
+            "the unfinished build was of another plan: the job, its models or its corpus have changed since; \
+             a new one begins, and takes over the rows that are the same"
+        );
+        let aside = self.output.folder_named(ABANDONED);
+        remove_folder(&aside)?;
+        rename(folder, &aside)
     }
+}
+
+/// Whether a generation being built holds more than its journal.
+fn has_work(folder: &Path) -> bool {
+    fs::read_dir(folder).is_ok_and(|entries| entries.count() > 1)
 }
 
 fn remove_folder(folder: &Path) -> Result<(), StoreError> {
@@ -243,56 +210,42 @@ fn remove_folder(folder: &Path) -> Result<(), StoreError> {
 impl Building {
     /// Folder of the generation being built.
     pub fn folder(&self) -> PathBuf {
-        self.output.root.join(GENERATIONS).join(BUILDING)
+        self.output.folder_named(BUILDING)
     }
 
     /// What an interrupted run of another plan left, and its stages' fingerprints.
     pub fn abandoned(&self) -> Option<(PathBuf, Header)> {
-        let folder = self.output.root.join(GENERATIONS).join(ABANDONED);
+        let folder = self.output.folder_named(ABANDONED);
         let header = Journal::header(&folder.join(JOURNAL))?;
         Some((folder, header))
     }
 
-    /// A run killed between naming its generation and pointing `CURRENT` at it left nothing else to do.
+    /// Publishes the newest generation, if it was built by this plan and its writer was killed between giving it its
+    /// number and pointing `CURRENT` at it.
     pub fn publish_finished(&self) -> Result<Option<u64>, StoreError> {
-        let current = self.output.current().map_or(0, |(number, _)| number);
-        let Some(&last) = self.output.generations()?.last() else {
+        let current = self.output.number()?.unwrap_or(0);
+        let Some(newest) = self.output.generations()?.pop() else {
             return Ok(None);
         };
-        if last <= current {
-            return Ok(None);
-        }
-        let manifest = self
-            .output
-            .root
-            .join(GENERATIONS)
-            .join(last.to_string())
-            .join("manifest.json");
-        match read_json::<Manifest>(&manifest) {
-            Ok(manifest) if manifest.plan == self.plan => self.point_current_at(last).map(Some),
+        let journal = self.output.folder(newest).join(JOURNAL);
+        match Journal::header(&journal) {
+            Some(header) if newest > current && header.plan == self.plan => {
+                self.finish(newest).map(Some)
+            }
             _ => Ok(None),
         }
     }
 
-    /// Gives the finished generation its number and points `CURRENT` at it. Readers see the old generation or the
-    /// new one, never a part of either.
+    /// Gives the finished generation its number and points `CURRENT` at it.
     pub fn publish(self) -> Result<u64, StoreError> {
         let number = self.output.generations()?.last().map_or(1, |last| last + 1);
-        let folder = self.output.root.join(GENERATIONS).join(number.to_string());
-        rename(&self.folder(), &folder)?;
-        // Only now: without its journal, a finished generation that is not yet named would be thrown away.
-        let journal = folder.join(JOURNAL);
-        fs::remove_file(&journal).map_err(StoreError::io(&journal))?;
-        self.point_current_at(number)?;
-        remove_folder(&self.output.root.join(GENERATIONS).join(ABANDONED))?;
-        Ok(number)
+        rename(&self.folder(), &self.output.folder(number))?;
+        self.finish(number)
     }
 
-    fn point_current_at(&self, number: u64) -> Result<u64, StoreError> {
-        let path = self.output.root.join("CURRENT");
-        replace(&path, |file| {
-            writeln!(file, "{number}").map_err(StoreError::io(&path))
-        })?;
+    fn finish(&self, number: u64) -> Result<u64, StoreError> {
+        self.output.point_current_at(number)?;
+        remove_folder(&self.output.folder_named(ABANDONED))?;
         Ok(number)
     }
 }
@@ -301,9 +254,9 @@ impl Building {
 mod tests {
     use super::*;
 
-    fn header() -> Header {
+    fn header(plan: &str) -> Header {
         Header {
-            plan: "p".into(),
+            plan: plan.into(),
             stages: Default::default(),
         }
     }
@@ -315,7 +268,7 @@ mod tests {
         let first = Output::new(&root)
             .lock("docs")
             .unwrap()
-            .open(header(), false)
+            .open(header("p"), false)
             .unwrap();
         let second = Output::new(&root).lock("docs").unwrap_err();
         assert!(
@@ -342,11 +295,7 @@ mod tests {
     fn nothing_is_published_until_publish_and_then_the_whole() {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path().join("out");
-        let building = Output::new(&root)
-            .lock("docs")
-            .unwrap()
-            .open(header(), false)
-            .unwrap();
+        let building = open(&root, "p");
         fs::write(building.folder().join("x"), "1").unwrap();
         assert!(Output::new(&root).current().is_err());
         assert_eq!(building.publish().unwrap(), 1);
@@ -355,6 +304,61 @@ mod tests {
             (number, fs::read_to_string(path.join("x")).unwrap().as_str()),
             (1, "1")
         );
-        assert!(!path.join("journal.ndjson").exists());
+        assert!(!path.join(JOURNAL).exists());
+    }
+
+    fn open(root: &Path, plan: &str) -> Building {
+        let writer = Output::new(root).lock("docs").unwrap();
+        writer.open(header(plan), false).unwrap()
+    }
+
+    /// A generation as far as `publish` is concerned: it has a manifest of the plan.
+    fn finish(root: &Path, plan: &str) -> Building {
+        let building = open(root, plan);
+        history::tests::write_manifest(&building.folder(), plan);
+        building
+    }
+
+    #[test]
+    fn a_run_killed_between_number_and_current_is_published_by_the_next() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("out");
+        finish(&root, "p").publish().unwrap();
+        let killed = finish(&root, "q");
+        rename(&killed.folder(), &killed.output.folder(2)).unwrap();
+        drop(killed);
+        assert_eq!(open(&root, "other").publish_finished().unwrap(), None);
+        assert_eq!(open(&root, "q").publish_finished().unwrap(), Some(2));
+        assert_eq!(Output::new(&root).current().unwrap().0, 2);
+        assert!(!Output::new(&root).folder(2).join(JOURNAL).exists());
+    }
+
+    #[test]
+    fn every_writer_removes_the_journal_of_a_run_killed_behind_current() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("out");
+        finish(&root, "p").publish().unwrap();
+        let journal = Output::new(&root).folder(1).join(JOURNAL);
+        fs::write(&journal, "").unwrap();
+        drop(Output::new(&root).lock_existing().unwrap());
+        assert!(!journal.exists());
+        fs::write(&journal, "").unwrap();
+        assert_eq!(open(&root, "p").publish_finished().unwrap(), None);
+        assert!(!journal.exists());
+    }
+
+    #[test]
+    fn a_build_of_the_same_plan_does_not_undo_a_rollback() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("out");
+        finish(&root, "p").publish().unwrap();
+        finish(&root, "q").publish().unwrap();
+        let writer = Output::new(&root).lock_existing().unwrap();
+        assert_eq!(writer.roll_back(None).unwrap(), 1);
+        drop(writer);
+        let building = finish(&root, "q");
+        assert_eq!(building.publish_finished().unwrap(), None);
+        assert_eq!(Output::new(&root).current().unwrap().0, 1);
+        assert_eq!(building.publish().unwrap(), 3);
     }
 }

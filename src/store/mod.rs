@@ -4,6 +4,7 @@
 //! out/  LOCK  JOB  CURRENT                 the published generation's number
 //!       generations/<n>/                   published: never changed again
 //!       generations/building/              the run in progress: parts, then indexes, then manifest.json
+//!       generations/removed-<n>/           being removed
 //! ```
 
 pub mod dataset;
@@ -23,7 +24,7 @@ use std::{
 use serde::{Serialize, de::DeserializeOwned};
 
 pub use dataset::Dataset;
-pub use generation::{Building, Output, Writer};
+pub use generation::{Building, Generation, Output, Removed, Writer};
 pub use manifest::Manifest;
 
 #[derive(Debug, thiserror::Error)]
@@ -37,7 +38,7 @@ pub enum StoreError {
         path: PathBuf,
         source: parquet::errors::ParquetError,
     },
-    #[error("{}: another build is writing here ({holder}); wait for it, or stop it", path.display())]
+    #[error("{}: another process is writing here ({holder}); wait for it, or stop it", path.display())]
     Locked { path: PathBuf, holder: String },
     #[error(
         "{}: this output belongs to the job `{owner}`, not to `{job}`; choose another output.path, or set name = \"{owner}\" in the job file if it is the same job",
@@ -50,11 +51,13 @@ pub enum StoreError {
     },
 }
 
+/// What to do about a full disk.
+pub const FREE_SPACE: &str =
+    "; free some space and run the same command: it continues where it stopped";
+
 fn remedy(error: &io::Error) -> &'static str {
     match error.kind() {
-        io::ErrorKind::StorageFull => {
-            "; free some space and run the same command: it continues where it stopped"
-        }
+        io::ErrorKind::StorageFull => FREE_SPACE,
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
             "; choose an output.path that can be written"
         }

@@ -1,0 +1,108 @@
+//! Who may write an output folder: one process at a time, for one job.
+
+use std::{
+    fs::{self, File, TryLockError},
+    io::{Read, Seek, Write},
+};
+
+use super::{GENERATIONS, Output, Writer};
+use crate::store::{StoreError, replace};
+
+impl Output {
+    /// Takes the lock for a job of this name, which owns the folder from now on.
+    pub fn lock(self, job: &str) -> Result<Writer, StoreError> {
+        self.check_owner(job)?;
+        let folder = self.root.join(GENERATIONS);
+        fs::create_dir_all(&folder).map_err(StoreError::io(&folder))?;
+        let lock = self.take_lock()?;
+        let owner = self.root.join("JOB");
+        replace(&owner, |file| {
+            writeln!(file, "{job}").map_err(StoreError::io(&owner))
+        })?;
+        self.writer(lock)
+    }
+
+    /// Takes the lock of a folder that a build has begun, whatever the job.
+    pub fn lock_existing(self) -> Result<Writer, StoreError> {
+        if !self.root.join("JOB").exists() {
+            return Err(StoreError::Invalid {
+                path: self.root,
+                message: "no output of `intendex build` is here".into(),
+            });
+        }
+        let lock = self.take_lock()?;
+        self.writer(lock)
+    }
+
+    /// A journal in the published generation is all that is left of a writer killed behind its last step.
+    fn writer(self, lock: File) -> Result<Writer, StoreError> {
+        if let Some(number) = self.number()? {
+            self.remove_journal(number)?;
+        }
+        Ok(Writer {
+            output: self,
+            _lock: lock,
+        })
+    }
+
+    /// Refuses a folder that holds something else, or the output of a job of another name.
+    fn check_owner(&self, job: &str) -> Result<(), StoreError> {
+        match fs::read_to_string(self.root.join("JOB")) {
+            Ok(owner) if owner.trim() == job => Ok(()),
+            Ok(owner) => Err(StoreError::OtherJob {
+                path: self.root.clone(),
+                owner: owner.trim().into(),
+                job: job.into(),
+            }),
+            Err(_) if self.is_empty()? => Ok(()),
+            Err(_) => Err(StoreError::Invalid {
+                path: self.root.clone(),
+                message: "holds files that Intendex did not write; choose an empty or new folder as output.path".into(),
+            }),
+        }
+    }
+
+    /// Nothing here but what a run killed in its first moments leaves.
+    fn is_empty(&self) -> Result<bool, StoreError> {
+        let entries = match fs::read_dir(&self.root) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(true),
+            entries => entries.map_err(StoreError::io(&self.root))?,
+        };
+        for entry in entries {
+            let name = entry.map_err(StoreError::io(&self.root))?.file_name();
+            if !["LOCK", GENERATIONS, "JOB.tmp"].contains(&name.to_string_lossy().as_ref()) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn take_lock(&self) -> Result<File, StoreError> {
+        let path = self.root.join("LOCK");
+        let mut file = File::options()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path)
+            .map_err(StoreError::io(&path))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::Error(e)) => return Err(StoreError::io(&path)(e)),
+            Err(TryLockError::WouldBlock) => {
+                let mut holder = String::new();
+                let _ = file.read_to_string(&mut holder);
+                return Err(StoreError::Locked {
+                    path: self.root.clone(),
+                    holder: holder.trim().into(),
+                });
+            }
+        }
+        let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        file.set_len(0)
+            .and_then(|()| file.rewind())
+            .and_then(|()| write!(file, "pid {} on {}", std::process::id(), host.trim()))
+            .map_err(StoreError::io(&path))?;
+        Ok(file)
+    }
+}

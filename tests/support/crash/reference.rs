@@ -1,0 +1,197 @@
+//! What an uninterrupted build publishes, and how long it takes.
+
+use std::{
+    fs,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use arrow::array::{ArrayRef, RecordBatch, StringArray};
+use parquet::arrow::ArrowWriter;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use super::{copy, kept, start};
+use crate::common::{Place, parquet_files, row, write_corpus};
+
+/// A build that stopped when its stages were done.
+pub const PREPARED: &str = "prepared";
+/// A published index of an older corpus.
+pub const PREVIOUS: &str = "previous";
+const UPDATED: &str = "updated";
+const UNINTERRUPTED: &str = "reference";
+const MODES: [&str; 3] = ["hybrid", "sparse", "dense"];
+const QUERIES: [&str; 4] = [
+    "why does the tide change",
+    "energy of a cell",
+    "how people use water in the city",
+    "law and method",
+];
+
+pub struct Reference {
+    files: Vec<(PathBuf, Vec<u8>)>,
+    answers: Vec<String>,
+    /// Of a build from nothing, and of one that can take most rows over.
+    pub fresh: Times,
+    pub update: Times,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub struct Times {
+    /// Until the first stage is done.
+    pub start: Duration,
+    pub whole: Duration,
+}
+
+/// A corpus of many small shards, with tiny models.
+pub fn place(documents: usize) -> Place {
+    let place = Place::new(&[]);
+    write_documents(&place, documents, 0);
+    place.write_job("[engine]\nshard_documents = 5\n[expand]\nqueries = 1\nmax_tokens = 12\n");
+    place
+}
+
+/// Every fourth document has another text in another edition.
+fn write_documents(place: &Place, documents: usize, edition: u64) {
+    let documents = (0..documents as u64).map(|i| {
+        let seed = i + if i % 4 == 0 { edition * 1000 } else { 0 };
+        let text = text(&mut ChaCha8Rng::seed_from_u64(seed));
+        [format!("doc-{i:03}"), format!("Title {i}"), text]
+    });
+    let documents: Vec<[String; 3]> = documents.collect();
+    let rows: Vec<_> = documents
+        .iter()
+        .map(|[id, title, text]| row(id, title, text))
+        .collect();
+    write_corpus(&place.path("corpus.parquet"), &rows);
+}
+
+fn text(random: &mut ChaCha8Rng) -> String {
+    const WORDS: [&str; 24] = [
+        "water", "system", "method", "result", "cell", "energy", "model", "city", "law", "cause",
+        "effect", "work", "time", "year", "people", "change", "tide", "bread", "moon", "the", "of",
+        "in", "is", "with",
+    ];
+    let mut text = String::new();
+    for sentence in 0..random.random_range(1..4) {
+        for word in 0..random.random_range(4..10) {
+            text += if word > 0 { " " } else { "" };
+            text += WORDS[random.random_range(0..WORDS.len())];
+        }
+        text += if sentence == 1 { ".\n\n" } else { ". " };
+    }
+    text
+}
+
+impl Reference {
+    pub fn build(documents: usize) -> (Place, Self) {
+        let place = place(documents);
+        write_queries(&place);
+        place.build_expecting(0, &["--set", &format!("output.path={PREVIOUS}")]);
+        write_documents(&place, documents, 1);
+        let prepared = format!("output.path={PREPARED}");
+        place.build_expecting(0, &["--set", &prepared, "--stage", "vectors-queries"]);
+        copy(&place, PREVIOUS, UPDATED);
+        let reference = Self {
+            fresh: timed(&place, UNINTERRUPTED),
+            update: timed(&place, UPDATED),
+            files: comparable(&place, UNINTERRUPTED, 1),
+            answers: answers(&place, UNINTERRUPTED),
+        };
+        reference.compare(&place, UPDATED, 2);
+        (place, reference)
+    }
+
+    /// Panics unless an output has published the same.
+    pub fn compare(&self, place: &Place, output: &str, number: u64) {
+        let files = comparable(place, output, number);
+        let names = |files: &[(PathBuf, Vec<u8>)]| -> Vec<PathBuf> {
+            files.iter().map(|(name, _)| name.clone()).collect()
+        };
+        assert_eq!(names(&files), names(&self.files), "{output}");
+        for ((name, bytes), (_, expected)) in files.iter().zip(&self.files) {
+            assert!(bytes == expected, "{output}: {} differs", name.display());
+        }
+        assert_eq!(answers(place, output), self.answers, "{output}");
+    }
+}
+
+/// Builds without interruption.
+fn timed(place: &Place, output: &str) -> Times {
+    let begin = Instant::now();
+    let log = place.path("reference.log");
+    let mut child = start(place, output, &[], &log);
+    let building = place.path(output).join("generations/building");
+    let mut started = None;
+    let status = loop {
+        if started.is_none() && kept::journal(&building).is_some_and(|lines| !lines.is_empty()) {
+            started = Some(begin.elapsed());
+        }
+        match child.try_wait().unwrap() {
+            Some(status) => break status,
+            None => std::thread::sleep(Duration::from_millis(5)),
+        }
+    };
+    let said = fs::read_to_string(log).unwrap();
+    assert!(status.success(), "{status}: {said}");
+    let whole = begin.elapsed();
+    Times {
+        start: started.unwrap_or(whole),
+        whole,
+    }
+}
+
+/// The datasets, and what else depends on them alone: the flat dense indexes, the postings.
+fn comparable(place: &Place, output: &str, number: u64) -> Vec<(PathBuf, Vec<u8>)> {
+    let generation = place.path(output).join(format!("generations/{number}"));
+    let mut files = parquet_files(&generation);
+    for name in [
+        "dense/text.faiss",
+        "dense/text.ids",
+        "dense/queries.faiss",
+        "dense/queries.ids",
+        "sparse.ciff.gz",
+    ] {
+        files.push((name.into(), fs::read(generation.join(name)).unwrap()));
+    }
+    assert!(files.len() > 5);
+    files
+}
+
+fn write_queries(place: &Place) {
+    let ids: Vec<String> = (0..QUERIES.len()).map(|i| i.to_string()).collect();
+    let batch = RecordBatch::try_from_iter(vec![
+        ("query_id", Arc::new(StringArray::from(ids)) as ArrayRef),
+        ("text", Arc::new(StringArray::from(QUERIES.to_vec()))),
+    ])
+    .unwrap();
+    let file = fs::File::create(place.path("queries.parquet")).unwrap();
+    let mut writer = ArrowWriter::try_new(file, batch.schema(), None).unwrap();
+    writer.write(&batch).unwrap();
+    writer.close().unwrap();
+}
+
+/// What each mode answers to the queries, as JSON.
+fn answers(place: &Place, output: &str) -> Vec<String> {
+    let ask = |mode| {
+        let answer = place.run(&[
+            "search",
+            output,
+            "--queries",
+            "queries.parquet",
+            "--format",
+            "json",
+            "-k",
+            "5",
+            "--mode",
+            mode,
+        ]);
+        let said = String::from_utf8_lossy(&answer.stderr);
+        assert_eq!(answer.status.code(), Some(0), "{mode}: {said}");
+        let answer = String::from_utf8(answer.stdout).unwrap();
+        assert_eq!(answer.lines().count(), QUERIES.len());
+        answer
+    };
+    MODES.into_iter().map(ask).collect()
+}
