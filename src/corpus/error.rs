@@ -1,6 +1,9 @@
 //! What can be wrong with a corpus as a whole; a bad row is a [`Rejected`](super::Rejected) instead.
 
-use std::path::PathBuf;
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::PathBuf,
+};
 
 use datafusion::error::DataFusionError;
 
@@ -93,6 +96,12 @@ impl From<CorpusError> for DataFusionError {
     fn from(error: CorpusError) -> Self {
         DataFusionError::External(Box::new(error))
     }
+}
+
+/// None where the reading panics: the parquet and arrow crates assert on some damaged files, which is the file's fault
+/// and must not end the process.
+pub fn guarded<T>(read: impl FnOnce() -> T) -> Option<T> {
+    catch_unwind(AssertUnwindSafe(read)).ok()
 }
 
 /// The message of an error of another crate, without its backtrace and line breaks.

@@ -1,7 +1,6 @@
 //! Reads the files of a corpus one after another, in batches bounded by bytes as well as by rows.
 
 use std::fs::File;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -17,7 +16,7 @@ use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
 use parquet::file::metadata::ParquetMetaData;
 
-use super::error::one_line;
+use super::error::{guarded, one_line};
 use super::files::CorpusFile;
 use super::strings::{decode, rows_that_fit};
 use super::table::{FILE, INVALID, ROW};
@@ -166,11 +165,11 @@ impl OpenFile {
             .collect();
         let mask = ProjectionMask::roots(builder.parquet_schema(), roots);
         let rows = batch_rows(builder.metadata(), &mask);
-        let batches = builder
-            .with_projection(mask)
-            .with_batch_size(rows)
-            .build()
-            .map_err(|error| damaged(path, 1, &error))?;
+        let builder = builder.with_projection(mask).with_batch_size(rows);
+        let batches = match guarded(|| builder.build()) {
+            Some(batches) => batches.map_err(|error| damaged(path, 1, &error))?,
+            None => return Err(damaged(path, 1, &"its footer makes no sense")),
+        };
         Ok(Self {
             index,
             batch: RecordBatch::new_empty(Arc::new(Schema::empty())),
@@ -182,13 +181,11 @@ impl OpenFile {
 
     fn next(&mut self, path: &Path) -> Result<Option<Located>, CorpusError> {
         if self.taken == self.batch.num_rows() {
-            // The parquet crate asserts on some damaged pages; that is the file's fault, and must not end the process.
-            let read = catch_unwind(AssertUnwindSafe(|| self.batches.next()));
-            match read {
-                Ok(None) => return Ok(None),
-                Ok(Some(Ok(batch))) => self.batch = batch,
-                Ok(Some(Err(error))) => return Err(damaged(path, self.row + 1, &error)),
-                Err(_) => return Err(damaged(path, self.row + 1, &"a page makes no sense")),
+            match guarded(|| self.batches.next()) {
+                Some(None) => return Ok(None),
+                Some(Some(Ok(batch))) => self.batch = batch,
+                Some(Some(Err(error))) => return Err(damaged(path, self.row + 1, &error)),
+                None => return Err(damaged(path, self.row + 1, &"a page makes no sense")),
             }
             self.taken = 0;
         }

@@ -13,7 +13,7 @@ use parquet::basic::{ConvertedType, Type as Physical};
 use parquet::schema::types::{SchemaDescriptor, Type, TypePtr};
 
 use super::CorpusError;
-use super::error::one_line;
+use super::error::{guarded, one_line};
 
 /// How the strings of a column are stored; other columns pass untouched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,6 +60,15 @@ pub fn string_list() -> DataType {
 
 /// Reads a file's footer: its Arrow schema and everything needed to read it with strings as bytes.
 pub fn open(path: &Path, file: &File) -> Result<(SchemaRef, ArrowReaderMetadata), CorpusError> {
+    guarded(|| read_footer(path, file)).unwrap_or_else(|| {
+        Err(CorpusError::NotParquet {
+            path: path.to_path_buf(),
+            message: "its footer makes no sense".into(),
+        })
+    })
+}
+
+fn read_footer(path: &Path, file: &File) -> Result<(SchemaRef, ArrowReaderMetadata), CorpusError> {
     let broken = |error: parquet::errors::ParquetError| CorpusError::NotParquet {
         path: path.to_path_buf(),
         message: one_line(&error),

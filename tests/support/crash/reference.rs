@@ -44,11 +44,14 @@ pub struct Times {
     pub whole: Duration,
 }
 
-/// A corpus of many small shards, with tiny models.
+/// A corpus of twelve small shards, with tiny models.
 pub fn place(documents: usize) -> Place {
     let place = Place::new(&[]);
     write_documents(&place, documents, 0);
-    place.write_job("[engine]\nshard_documents = 5\n[expand]\nqueries = 1\nmax_tokens = 12\n");
+    let shard = documents.div_ceil(12);
+    place.write_job(&format!(
+        "[engine]\nshard_documents = {shard}\n[expand]\nqueries = 1\nmax_tokens = 12\n"
+    ));
     place
 }
 
