@@ -204,6 +204,6 @@ fn long_lines_and_long_documents() {
     assert_eq!(texts(&quarantine, "id"), ["longer"]);
     let chunks = texts(&read(&place.generation(1), "chunks"), "doc_id");
     let of = |id: &str| chunks.iter().filter(|c| *c == id).count();
-    assert!(of("line") > 100 && of("unbroken") > 10 && of("ok") == 1);
+    assert!(of("line") > 100 && of("unbroken") >= 1 && of("ok") == 1);
     assert!(of("long") > 20_000, "{}", of("long"));
 }
