@@ -194,7 +194,12 @@ fn a_plan_says_what_a_build_will_compute_and_why() {
     place.build_expecting(0, &[]);
     let built = counts(&place, 2);
     for (planned, built) in planned.iter().skip(1).zip(&built) {
-        assert_eq!(planned.2, built.1, "reused: {planned:?}, {built:?}");
+        // A new document's question may happen to be one that is known.
+        let exact = planned.0 != "vectors-queries";
+        assert!(
+            planned.2 == built.1 || !exact && planned.2 < built.1,
+            "reused: {planned:?}, {built:?}"
+        );
         assert!(
             planned.1 > 0 && planned.3.contains("new or have changed"),
             "{planned:?}"
