@@ -10,7 +10,7 @@ mod harness;
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use harness::{Crashes, Ended, Kept, Moment, Reference, Round, reference::Times, watch};
+use harness::{Crashes, Ended, Kept, Moment, Reference, Round, reference::Uninterrupted, watch};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -70,7 +70,7 @@ fn a_killed_build_publishes_what_an_uninterrupted_one_does() {
 /// Kills at random moments of the whole build.
 fn any_moment(
     round: &Round,
-    times: &Times,
+    times: &Uninterrupted,
     left: usize,
     random: &mut ChaCha8Rng,
     crashes: &mut Crashes,
@@ -93,7 +93,7 @@ fn any_moment(
 }
 
 /// The moment of a kill after the first: mostly behind what a start takes, else nothing would ever be done.
-fn later(times: &Times, random: &mut ChaCha8Rng) -> f64 {
+fn later(times: &Uninterrupted, random: &mut ChaCha8Rng) -> f64 {
     let (start, whole) = (times.start.as_secs_f64(), times.whole.as_secs_f64());
     match random.random_bool(0.15) {
         true => random.random_range(0.0..1.0) * start,
