@@ -15,6 +15,11 @@ use self::encoder::Encoder;
 use super::{Embed, Embedded, ModelError, ModelIdentity, TextKind, Vectors, batch, tokenizer};
 use crate::job::spec::{self, Pooling};
 
+/// Matrix products of one or two rows are summed in another order than larger ones. A batch has at least so many
+/// tokens, so that a text's vector has the same bits in any batch, and a build that computes a few rows only has the
+/// bytes of one that computes all.
+const LEAST_TOKENS: usize = 8;
+
 /// A BERT model with its tokenizer.
 pub struct BertEmbedder {
     identity: ModelIdentity,
@@ -128,13 +133,18 @@ impl BertEmbedder {
 
     /// Vectors of a batch, row after row, in its order.
     fn run(&self, batch: &[&[u32]]) -> candle_core::Result<Vec<f32>> {
-        let lengths: Vec<usize> = batch.iter().map(|ids| ids.len()).collect();
-        let output = self.encoder.forward(batch)?;
+        let filler = [0; LEAST_TOKENS];
+        let mut sequences = batch.to_vec();
+        if batch.iter().map(|ids| ids.len()).sum::<usize>() < LEAST_TOKENS {
+            sequences.push(&filler);
+        }
+        let lengths: Vec<usize> = sequences.iter().map(|ids| ids.len()).collect();
+        let output = self.encoder.forward(&sequences)?;
         let pooled = match self.options.pooling {
             Pooling::Mean => encoder::mean(&output, &lengths)?,
             Pooling::Cls => encoder::first(&output, &lengths)?,
         };
-        pooled.flatten_all()?.to_vec1()
+        pooled.narrow(0, 0, batch.len())?.flatten_all()?.to_vec1()
     }
 }
 
