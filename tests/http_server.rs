@@ -14,7 +14,7 @@ use std::{
 
 use intendex::{
     job::spec,
-    model::{Generate, Message, Prompt, Role, Sampling, Score, http::HttpGenerator},
+    model::{Generate, Message, Prompt, Role, Sampling, http::HttpGenerator},
 };
 use serde_json::json;
 
@@ -121,7 +121,7 @@ fn sampling(n: usize, seed: u64) -> Sampling {
 }
 
 #[test]
-fn a_real_server_generates_and_scores() {
+fn a_real_server_generates() {
     let server = match start(true) {
         Ok(server) => server,
         Err(why) => return eprintln!("SKIPPED: {why}"),
@@ -152,19 +152,8 @@ fn a_real_server_generates_and_scores() {
         "{capital:?}"
     );
 
-    assert!(client.can_score().unwrap());
-    let passage = prompt("Passage: The capital of France is Paris, on the Seine.");
-    let texts = vec![
-        "Where does the Seine flow?".to_string(),
-        "How do I bake bread?".to_string(),
-    ];
-    let scores = client.score(&[(passage, texts.clone()), (prompt("Passage:"), texts)]);
-    let (given, empty) = (scores[0].as_ref().unwrap(), scores[1].as_ref().unwrap());
-    let gain = |i: usize| given[i].per_token() - empty[i].per_token();
-    eprintln!("scores {given:?} less {empty:?}");
-    assert!(gain(0) > gain(1), "{given:?} {empty:?}");
-    // Qwen cuts these into 6 and 6 tokens, the first word and its space among them.
-    assert_eq!([given[0].tokens, given[1].tokens], [6, 6]);
+    // Its log-probabilities stand by the wrong tokens, which the client must notice.
+    assert!(!client.can_score().unwrap());
 }
 
 #[test]

@@ -194,7 +194,6 @@ fn what_is_missing_is_named() {
     assert!(matches!(error, SearchError::NoEmbedder));
     std::fs::remove_dir_all(dir.path().join("dense")).unwrap();
     let searcher = Searcher::open(dir.path(), SETTINGS, Some(&embedder)).unwrap();
-    assert_eq!(searcher.default_mode(), Mode::Sparse);
     let error = searcher
         .search(&[QUERY], request(Mode::Dense, 3))
         .unwrap_err();

@@ -26,6 +26,14 @@ use super::{
 };
 use crate::job::spec;
 
+/// A text, and how it goes on.
+const CERTAIN: [&str; 2] = [
+    "one two three four five six seven eight",
+    " nine ten eleven twelve",
+];
+/// Log-probability per token that a model surely gives the second part.
+const LEAST_CERTAIN: f64 = -4.0;
+
 const DEFAULT_CONTEXT: usize = 4096;
 
 /// Requests handed over at once, per request in flight: enough that none waits for the slowest.
@@ -82,17 +90,20 @@ impl HttpGenerator {
         })
     }
 
-    /// Whether the server returns the log-probabilities of a text it is given. Asked once.
+    /// Whether the server returns the log-probabilities of a text it is given. Asked once, of a text whose end no
+    /// model doubts: llama-cpp-python 0.3 returns each token's probability of following itself.
     pub fn can_score(&self) -> Result<bool, ModelError> {
-        let ask = || match self.echo("Question: what", "Question:".len()) {
-            Ok(_) => Ok(true),
-            Err(Failure::Unsupported(why)) => {
-                tracing::warn!(
-                    "{}: cannot score ({why}); all generated questions will be indexed, whatever expand.keep says",
-                    self.identity.name
-                );
-                Ok(false)
-            }
+        let refuse = |why: &str| {
+            tracing::warn!(
+                "{}: cannot score ({why}); all generated questions will be indexed, whatever expand.keep says",
+                self.identity.name
+            );
+            Ok(false)
+        };
+        let ask = || match self.echo(CERTAIN.concat().as_str(), CERTAIN[0].len()) {
+            Ok(score) if score.per_token() > LEAST_CERTAIN => Ok(true),
+            Ok(_) => refuse("its log-probabilities are not those of the tokens they stand by"),
+            Err(Failure::Unsupported(why)) => refuse(&why),
             Err(failure) => Err(failure.to_string()),
         };
         let unavailable = |message| ModelError::Unavailable {

@@ -220,12 +220,16 @@ fn no_error_or_identity_holds_a_secret() {
 
 /// Echoes a prompt as `cut` makes tokens of it, each with log-probability -1, and a token more, as servers do.
 fn echo(body: &Value, cut: impl Fn(&str) -> Vec<String>) -> (u16, String, String) {
+    echo_with(-1.0, body, cut)
+}
+
+fn echo_with(value: f64, body: &Value, cut: impl Fn(&str) -> Vec<String>) -> (u16, String, String) {
     let (mut at, mut values, mut offsets) = (0, Vec::new(), Vec::new());
     for token in cut(body["prompt"].as_str().unwrap())
         .iter()
         .chain([&".".to_string()])
     {
-        values.push(if at == 0 { Value::Null } else { json!(-1.0) });
+        values.push(if at == 0 { Value::Null } else { json!(value) });
         offsets.push(at);
         at += token.chars().count();
     }
@@ -290,6 +294,13 @@ fn a_token_across_the_boundary_is_the_continuations() {
     );
     // Some servers count from the start of a longer prompt.
     assert_eq!(inside(&[7, 17, 22]), [false, true, false]);
+}
+
+#[test]
+fn a_server_whose_probabilities_are_of_other_tokens_cannot_score() {
+    let words = |text: &str| text.split_inclusive(' ').map(str::to_owned).collect();
+    let (base, _) = server(move |_, _, body| echo_with(-15.0, body, words));
+    assert!(!client(&base).can_score().unwrap());
 }
 
 #[test]
