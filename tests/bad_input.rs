@@ -76,6 +76,17 @@ fn a_generator_of_another_architecture() {
 }
 
 #[test]
+fn a_factory_that_faiss_does_not_know() {
+    let place = Place::new(&documents());
+    let bogus = ["--set", "dense.factory=bogus"];
+    refused(&place, 2, &bogus, &["dense.factory", "bogus"]);
+    assert!(
+        !place.path("out").exists(),
+        "it was found only after work had been done"
+    );
+}
+
+#[test]
 fn a_truncated_parquet_file() {
     let place = Place::new(&documents());
     let path = place.path("corpus.parquet");

@@ -247,6 +247,30 @@ fn what_a_given_up_build_computed_is_taken_over() {
 }
 
 #[test]
+fn damaged_rows_are_not_taken_over() {
+    let mut rows = documents();
+    let place = Place::new(&rows);
+    place.build_expecting(0, &[]);
+    for part in ["vectors/text", "outcomes/chunks"] {
+        let path = place.generation(1).join(part).join("part-00000.parquet");
+        let mut bytes = fs::read(&path).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        fs::write(path, bytes).unwrap();
+    }
+    rows.push(row("new", "New", "A new text. It has two sentences."));
+    corpus(&place, &rows);
+    let said = place.build_expecting(0, &[]);
+    assert!(said.contains("not as it was published"), "{said}");
+    let reused: Vec<bool> = counts(&place, 2)
+        .iter()
+        .map(|(_, reused)| *reused > 0)
+        .collect();
+    assert_eq!(reused, [true, false, true, false, true]);
+    assert_as_from_nothing(&place, 2, &[]);
+}
+
+#[test]
 fn rows_that_failed_are_tried_again() {
     let place = Place::new(&documents());
     let long = "x".repeat(3000);

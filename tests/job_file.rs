@@ -202,7 +202,7 @@ fn ranges_and_rules_between_keys() {
             "`sparse.text_weight` must be 0 or more",
         ),
         (
-            "chunk.overlap_tokens=160",
+            "chunk={ method = \"sliding\", overlap_tokens = 160 }",
             "`chunk.overlap_tokens` must be at most half",
         ),
         (

@@ -23,6 +23,7 @@ use super::{
 };
 use crate::{
     corpus::{self, CorpusScan},
+    index::dense,
     job::{Job, Progress},
     store::{
         self, Building, Dataset, Manifest, Output, StoreError,
@@ -81,6 +82,7 @@ pub fn build(
         refuse_missing(job, stage)?;
     }
     let models = Models::find(&job.models, needs_generator(job))?;
+    check_factory(job, &models)?;
     let fingerprints =
         Fingerprints::new(job, models.embedder_identity(), models.generator_identity());
     let runtime = Runtime::new().map_err(EngineError::Runtime)?;
@@ -141,6 +143,13 @@ pub fn build(
         outcome: Outcome::Stopped,
         run,
     })
+}
+
+pub fn check_factory(job: &Job, models: &Models) -> Result<(), EngineError> {
+    match job.dense.enabled {
+        true => Ok(dense::check_factory(&job.dense.factory, models.dim())?),
+        false => Ok(()),
+    }
 }
 
 fn refuse_missing(job: &Job, stage: Stage) -> Result<(), EngineError> {
@@ -244,11 +253,13 @@ impl Build<'_> {
         let published = self.published.as_ref().map(|p| Source {
             folder: p.folder.clone(),
             stages: p.manifest.stages.clone(),
+            files: p.manifest.files.clone(),
         });
         let abandoned = self.building.abandoned();
         let abandoned = abandoned.map(|(folder, header)| Source {
             folder,
             stages: header.stages,
+            files: Vec::new(),
         });
         published.into_iter().chain(abandoned).collect()
     }
@@ -262,12 +273,15 @@ impl Build<'_> {
         sources: &[Source],
     ) -> Result<(), EngineError> {
         let anew = self.options.from.is_some_and(|from| stage >= from);
+        let name = reuse::journal_name(stage);
+        if self.building.journal.is_done(&name, None) {
+            return Ok(());
+        }
         let sources: Vec<&Source> = sources
             .iter()
-            .filter(|s| s.has(stage, self.fingerprints.of(stage)))
+            .filter(|s| s.has(stage, self.fingerprints.of(stage)) && s.is_sound(stage))
             .collect();
-        let name = reuse::journal_name(stage);
-        if anew || sources.is_empty() || self.building.journal.is_done(&name, None) {
+        if anew || sources.is_empty() {
             return Ok(());
         }
         let folder = self.building.folder();

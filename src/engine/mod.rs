@@ -51,7 +51,7 @@ pub enum EngineError {
     Batch { path: PathBuf, source: ArrowError },
     #[error("{0}")]
     Refused(String),
-    #[error("this build is not published: {} of its checks failed, the first of them {}; the folder {} holds it; `intendex build --restart` builds it again", findings.len(), findings[0], folder.display())]
+    #[error("this build is not published: {} of its checks failed, the first of them {}; the folder {} holds it; `intendex build --from` and its first stage builds it again, taking nothing over", findings.len(), findings[0], folder.display())]
     Unsound {
         folder: PathBuf,
         findings: Vec<verify::Finding>,

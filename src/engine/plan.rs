@@ -9,7 +9,7 @@ use tokio::runtime::Runtime;
 
 use super::{
     EngineError,
-    build::{needs_generator, stages},
+    build::{check_factory, needs_generator, stages},
     fingerprint::Fingerprints,
     functions, ingest,
     models::Models,
@@ -56,6 +56,7 @@ pub struct StagePlan {
 
 pub fn plan(job: &Job) -> Result<Plan, EngineError> {
     let models = Models::find(&job.models, needs_generator(job))?;
+    check_factory(job, &models)?;
     let fingerprints =
         Fingerprints::new(job, models.embedder_identity(), models.generator_identity());
     let runtime = Runtime::new().map_err(EngineError::Runtime)?;

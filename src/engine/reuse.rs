@@ -36,7 +36,13 @@ use super::{
 };
 use crate::{
     engine::fingerprint::Key,
-    store::{Dataset, StoreError, dataset::PartWriter, progress::Tally, schema::KEY_BYTES},
+    store::{
+        Dataset, StoreError,
+        dataset::PartWriter,
+        manifest::{FileSummary, hash_file},
+        progress::Tally,
+        schema::KEY_BYTES,
+    },
 };
 
 /// Folder below the generation being built; gone when it is published.
@@ -51,6 +57,8 @@ pub struct Source {
     pub folder: PathBuf,
     /// Fingerprint of each of its stages.
     pub stages: BTreeMap<String, String>,
+    /// Its files, if it was published.
+    pub files: Vec<FileSummary>,
 }
 
 impl Source {
@@ -64,6 +72,26 @@ impl Source {
         self.stages.get(stage.name()).map(String::as_str) == Some(fingerprint)
             && any(stage.output())
             && any(stage.outcomes())
+    }
+}
+
+impl Source {
+    /// Whether the stage's files are as they were published. Damage must not pass into the next generation, whose
+    /// hashes would then vouch for it.
+    pub fn is_sound(&self, stage: Stage) -> bool {
+        let folders = [stage.output(), stage.outcomes()].map(|d| format!("{}/part-", d.folder()));
+        let own = |file: &&FileSummary| folders.iter().any(|f| file.path.starts_with(f));
+        let damaged = self.files.iter().filter(own).find(|file| {
+            hash_file(&self.folder.join(&file.path)).ok().as_ref() != Some(&file.blake3)
+        });
+        if let Some(file) = damaged {
+            tracing::warn!(
+                "{}: not as it was published; nothing of the stage {} is taken over, all of it is computed anew",
+                self.folder.join(&file.path).display(),
+                stage.name()
+            );
+        }
+        damaged.is_none()
     }
 }
 

@@ -55,6 +55,18 @@ pub fn resolve(factory: &str, rows: usize) -> String {
     }
 }
 
+/// Whether FAISS takes a factory string for vectors of length `dim`: to be asked before hours are spent on them.
+pub fn check_factory(factory: &str, dim: usize) -> Result<(), DenseError> {
+    let factory = resolve(factory, 0);
+    match index_factory(dim as u32, &factory, MetricType::InnerProduct) {
+        Ok(_) => Ok(()),
+        Err(e) => Err(DenseError::Factory {
+            factory,
+            message: message(&e),
+        }),
+    }
+}
+
 /// What was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DenseSummary {

@@ -233,7 +233,7 @@ fn chunk(job: &Job, rules: &mut Rules) {
     rules.not_negative("chunk.lambda", chunk.lambda);
     rules.not_negative("chunk.beta", chunk.beta);
     rules.require(
-        chunk.overlap_tokens <= chunk.target_tokens / 2,
+        chunk.method != ChunkMethod::Sliding || chunk.overlap_tokens <= chunk.target_tokens / 2,
         "chunk.overlap_tokens",
         "must be at most half of `chunk.target_tokens`; every token more multiplies the chunks",
     );
