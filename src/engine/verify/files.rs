@@ -81,12 +81,13 @@ fn is_lock(name: &str) -> bool {
     name.starts_with("sparse/.tantivy-") && name.ends_with(".lock")
 }
 
-/// run.json, and what the manifest cannot say of itself. A build that goes on has neither yet.
+/// run.json, and what the manifest cannot say of itself. While there is a journal a build goes on: it has neither yet,
+/// or those of a run that was killed before it published.
 fn account(subject: &Subject, findings: &mut Findings) {
-    let path = subject.path("run.json");
-    if !path.exists() && subject.path("journal.ndjson").exists() {
+    if subject.path("journal.ndjson").exists() {
         return;
     }
+    let path = subject.path("run.json");
     if let Err(error) = read_json::<Run>(&path) {
         findings.add(CHECK, "run.json", error.to_string());
     }
