@@ -194,8 +194,12 @@ impl DenseWriter {
             path: self.index_path.clone(),
             message: message(&e),
         })?;
+        let rows = self.index.ntotal();
+        // Before the file is read again: an index may be most of the memory there is.
+        drop(self.index);
+        read_back(&self.index_path, rows)?;
         Ok(DenseSummary {
-            rows: self.index.ntotal(),
+            rows,
             factory: self.factory,
         })
     }
@@ -210,6 +214,17 @@ impl DenseWriter {
             });
         }
         Ok(rows)
+    }
+}
+
+/// FAISS only prints when a file's last bytes find no space, and goes on.
+fn read_back(path: &Path, rows: u64) -> Result<(), DenseError> {
+    match read_index(utf8(path)?) {
+        Ok(index) if index.ntotal() == rows => Ok(()),
+        _ => Err(DenseError::File {
+            path: path.to_owned(),
+            source: io::Error::from_raw_os_error(libc::ENOSPC),
+        }),
     }
 }
 
