@@ -66,6 +66,15 @@ fn rollback_and_gc() {
     assert_eq!(place.current().as_deref(), Some("4"));
     said(&place, &["rollback", "out", "--to", "1"]);
 
+    fs::write(place.path("out/CURRENT"), "").unwrap();
+    let said_by_build = place.build_expecting(2, &[]);
+    assert!(
+        said_by_build.contains("intendex rollback --to N"),
+        "{said_by_build}"
+    );
+    assert!(place.path("out/CURRENT").metadata().unwrap().len() == 0);
+    said(&place, &["rollback", "out", "--to", "1"]);
+
     refused(&place, &["gc", "out", "--keep", "0"], "--keep");
     let line = said(&place, &["gc", "out", "--keep", "2"]);
     assert!(

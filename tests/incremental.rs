@@ -148,12 +148,16 @@ fn a_model_is_known_by_its_content() {
     assert_as_from_nothing(&place, 2, &renamed);
 }
 
-/// compute, reuse, reason of each stage.
-fn plan(place: &Place, more: &[&str]) -> Vec<(String, u64, u64, String)> {
+fn plan_json(place: &Place, more: &[&str]) -> Value {
     let output = place.run(&[&["plan", "job.toml", "--format", "json"], more].concat());
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(0), "{said}");
-    let plan: Value = serde_json::from_slice(&output.stdout).unwrap();
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// compute, reuse, reason of the documents and the map stages.
+fn plan(place: &Place, more: &[&str]) -> Vec<(String, u64, u64, String)> {
+    let plan = plan_json(place, more);
     let stages = plan["stages"].as_array().unwrap();
     let row = |s: &Value| {
         let text = |key: &str| s[key].as_str().unwrap().to_owned();
@@ -165,7 +169,77 @@ fn plan(place: &Place, more: &[&str]) -> Vec<(String, u64, u64, String)> {
             text("reason"),
         )
     };
-    stages.iter().map(row).collect()
+    stages.iter().take(1 + STAGES.len()).map(row).collect()
+}
+
+#[test]
+fn a_plan_knows_what_is_done_and_what_the_indexes_take() {
+    let place = Place::new(&documents());
+    let computed = |plan: &Value| -> Vec<(String, u64)> {
+        let stages = plan["stages"].as_array().unwrap().iter();
+        let pair = |s: &Value| {
+            (
+                s["stage"].as_str().unwrap().into(),
+                s["compute"].as_u64().unwrap(),
+            )
+        };
+        stages.map(pair).collect()
+    };
+    let first = plan_json(&place, &[]);
+    assert!(first["unfinished"].is_null());
+    let names: Vec<String> = computed(&first).into_iter().map(|s| s.0).collect();
+    assert_eq!(
+        names[6..],
+        [
+            "index-sparse",
+            "index-dense-text",
+            "index-dense-queries",
+            "verify"
+        ]
+    );
+    assert!(computed(&first).iter().all(|s| s.1 > 0), "{first}");
+
+    place.build_expecting(0, &["--stage", "chunks"]);
+    let rest = plan_json(&place, &[]);
+    assert_eq!(rest["unfinished"], "this_plan");
+    let done: Vec<bool> = computed(&rest).iter().map(|s| s.1 == 0).collect();
+    assert_eq!(done[..4], [true, true, true, false], "{rest}");
+    let other = plan_json(&place, &["--set", "expand.keep=0.5"]);
+    assert_eq!(other["unfinished"], "another_plan");
+
+    place.build_expecting(0, &[]);
+    let after = plan_json(&place, &[]);
+    assert!(
+        after["up_to_date"] == true && computed(&after).iter().all(|s| s.1 == 0),
+        "{after}"
+    );
+}
+
+#[test]
+fn starting_over_takes_nothing_from_a_given_up_build() {
+    let place = Place::new(&documents());
+    place.build_expecting(0, &["--stage", "queries"]);
+    place.build_expecting(0, &["--stage", "chunks", "--set", "expand.keep=0.5"]);
+    assert!(place.path("out/generations/abandoned").exists());
+    place.build_expecting(0, &["--restart"]);
+    assert!(counts(&place, 1).iter().all(|(_, reused)| *reused == 0));
+    assert!(!place.path("out/generations/abandoned").exists());
+    assert!(!place.path("out/spill").exists());
+}
+
+#[test]
+fn an_index_with_a_missing_file_is_not_up_to_date() {
+    let place = Place::new(&documents());
+    place.build_expecting(0, &[]);
+    fs::remove_file(place.generation(1).join("dense/text.ids")).unwrap();
+    assert_eq!(plan_json(&place, &[])["up_to_date"], false);
+    let said = place.build_expecting(0, &[]);
+    assert!(
+        said.contains("text.ids is missing; the index is built again"),
+        "{said}"
+    );
+    assert_eq!(place.current().as_deref(), Some("2"));
+    assert!(counts(&place, 2).iter().all(|(computed, _)| *computed == 0));
 }
 
 #[test]
@@ -260,8 +334,14 @@ fn damaged_rows_are_not_taken_over() {
     }
     rows.push(row("new", "New", "A new text. It has two sentences."));
     corpus(&place, &rows);
+    // A plan that cannot use the first stage's outcomes says so; here those of the second are damaged.
+    let planned = plan(&place, &[]);
+    assert!(planned[1].2 > 0, "{planned:?}");
     let said = place.build_expecting(0, &[]);
-    assert!(said.contains("not as it was published"), "{said}");
+    assert!(
+        said.contains("its hash differs; nothing of the stage chunks"),
+        "{said}"
+    );
     let reused: Vec<bool> = counts(&place, 2)
         .iter()
         .map(|(_, reused)| *reused > 0)

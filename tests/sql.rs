@@ -69,4 +69,20 @@ fn stages_can_be_called_from_sql_and_a_bad_row_is_alone() {
         .unwrap()
         .clone();
     assert_eq!(errors.null_count(), 4, "{errors:?}");
+
+    // Lists that look alike when they are joined have keys of their own.
+    for key in ["chunk_key", "intents_key"] {
+        let lists = ["['a\nb']", "['a', 'b']", "['ab']", "['']", "[]", "NULL"];
+        let keys = lists.map(|list| format!("{key}('t', 'x', {list})"));
+        let keys = query(&format!("SELECT {}", keys.join(", ")));
+        let keys: Vec<&[u8]> = keys
+            .columns()
+            .iter()
+            .map(|c| c.as_fixed_size_binary().value(0))
+            .collect();
+        let same = keys.iter().enumerate().any(|(i, k)| keys[..i].contains(k));
+        // No intents and an empty list cut alike; of the corpus they do not mean the same.
+        assert_eq!(same, key == "chunk_key", "{key}");
+        assert_eq!(keys[4] == keys[5], key == "chunk_key", "{key}");
+    }
 }

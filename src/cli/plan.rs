@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use super::{ExitStatus, ResultFormat, load_job};
-use crate::engine;
+use crate::engine::{self, plan::Left};
 
 /// Shows what a build would run, why, and on how many rows and tokens; runs nothing.
 #[derive(Debug, clap::Args)]
@@ -65,7 +65,21 @@ pub fn run(args: PlanArgs) -> anyhow::Result<ExitStatus> {
         plan.disk_basis
     )?;
     if plan.up_to_date {
-        writeln!(out, "the published index was built by this very plan")?;
+        writeln!(
+            out,
+            "the published index is up to date: a build does nothing"
+        )?;
+    }
+    match plan.unfinished {
+        Some(Left::ThisPlan) => writeln!(
+            out,
+            "an unfinished build of this plan is here: a build goes on from there, and only the rest is counted"
+        )?,
+        Some(Left::AnotherPlan) => writeln!(
+            out,
+            "an unfinished build of another plan is here: a build takes over what still fits, which is not counted"
+        )?,
+        None => {}
     }
     Ok(ExitStatus::Done)
 }

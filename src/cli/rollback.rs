@@ -18,12 +18,15 @@ pub struct RollbackArgs {
 
 pub fn run(args: RollbackArgs) -> anyhow::Result<ExitStatus> {
     let writer = Output::new(&args.output).lock_existing()?;
-    let (before, _) = Output::new(&args.output).current()?;
+    let before = Output::new(&args.output).current().ok().map(|c| c.0);
     let now = writer.roll_back(args.to)?;
     let output = args.output.display();
-    let line = match now == before {
-        true => format!("generation {now} of {output} is current, as it was"),
-        false => format!("generation {now} of {output} is current; {before} was"),
+    let line = match before {
+        Some(before) if before == now => {
+            format!("generation {now} of {output} is current, as it was")
+        }
+        Some(before) => format!("generation {now} of {output} is current; {before} was"),
+        None => format!("generation {now} of {output} is current; none was"),
     };
     writeln!(std::io::stdout().lock(), "{line}; nothing was removed")?;
     Ok(ExitStatus::Done)

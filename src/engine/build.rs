@@ -1,8 +1,9 @@
 //! Builds and publishes a generation: documents, then every map stage shard by shard, then the indexes.
 
+mod account;
+
 use std::{
-    collections::BTreeMap,
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Instant, SystemTime, UNIX_EPOCH},
 };
@@ -13,9 +14,7 @@ use tokio::runtime::Runtime;
 use super::{
     EngineError, failures,
     fingerprint::Fingerprints,
-    functions, indexes,
-    indexes::Built,
-    ingest,
+    functions, indexes, ingest,
     models::Models,
     reuse::{self, Source},
     stage::{self, Layout, Stage},
@@ -26,10 +25,10 @@ use crate::{
     index::dense,
     job::{Job, Progress},
     store::{
-        self, Building, Dataset, Manifest, Output, StoreError,
+        self, Building, Dataset, Manifest, Output,
         dataset::count_rows,
         generation::Published,
-        manifest::{self, DatasetSummary, Determinism, Machine, Rate, Run},
+        manifest::{self, Indexes, Rate, Run},
         progress::{Header, Meter, Tally},
     },
 };
@@ -86,14 +85,11 @@ pub fn build(
     let fingerprints =
         Fingerprints::new(job, models.embedder_identity(), models.generator_identity());
     let runtime = Runtime::new().map_err(EngineError::Runtime)?;
+    let output = Output::new(&job.output.path);
     let writer = Output::new(&job.output.path).lock(job_name(job))?;
     let published = writer.published();
-    let spill = job
-        .engine
-        .spill
-        .clone()
-        .unwrap_or_else(|| job.output.path.join("spill"));
-    let ctx = corpus::session(&job.engine, &spill)?;
+    let spill = Spill::new(job);
+    let ctx = corpus::session(&job.engine, &spill.folder)?;
     let scan = runtime.block_on(corpus::open(&ctx, &job.corpus))?;
     let plan = fingerprints.plan(job, &scan.fingerprint());
     if let Some(same) = published.as_ref().filter(|p| p.manifest.plan == plan)
@@ -127,13 +123,11 @@ pub fn build(
     {
         return Ok(Summary {
             outcome: Outcome::Published(number),
-            run: build.finished_run(number)?,
+            run: store::read_json(&output.folder(number).join("run.json"))?,
         });
     }
     let built = build.run(&runtime, &ctx, &scan)?;
-    if job.engine.spill.is_none() {
-        std::fs::remove_dir_all(&spill).map_err(StoreError::io(&spill))?;
-    }
+    drop(spill);
     if let Some(built) = built {
         return build.publish(built, started, clock);
     }
@@ -163,9 +157,41 @@ fn refuse_missing(job: &Job, stage: Stage) -> Result<(), EngineError> {
     )))
 }
 
+/// Where DataFusion spills: the job's folder, or one of the output's own that goes with the build.
+struct Spill {
+    folder: PathBuf,
+    own: bool,
+}
+
+impl Spill {
+    fn new(job: &Job) -> Self {
+        let asked = job.engine.spill.clone();
+        Self {
+            own: asked.is_none(),
+            folder: asked.unwrap_or_else(|| job.output.path.join("spill")),
+        }
+    }
+}
+
+impl Drop for Spill {
+    fn drop(&mut self) {
+        if self.own {
+            // What cannot be removed now is removed by the next build.
+            let _ = std::fs::remove_dir_all(&self.folder);
+        }
+    }
+}
+
 /// The summary of a job whose index is published as it would be built. Rows that a model failed on may have had bad
-/// luck, such as a busy server: then the build runs, and tries those again.
-fn unchanged(published: &Published) -> Result<Option<Summary>, EngineError> {
+/// luck, such as a busy server: then the build runs, and tries those again. So it does where files are missing or cut.
+pub fn unchanged(published: &Published) -> Result<Option<Summary>, EngineError> {
+    for file in &published.manifest.files {
+        if let Err(difference) = file.compare(&published.folder, false) {
+            let path = published.folder.join(&file.path);
+            tracing::warn!("{} {difference}; the index is built again", path.display());
+            return Ok(None);
+        }
+    }
     let run = published.run()?;
     let failed = |(stage, tally): (&String, &Tally)| stage != ingest::STAGE && tally.failed > 0;
     if run.stages.iter().any(failed) {
@@ -216,7 +242,7 @@ impl Build<'_> {
         runtime: &Runtime,
         ctx: &SessionContext,
         scan: &CorpusScan,
-    ) -> Result<Option<Built>, EngineError> {
+    ) -> Result<Option<Indexes>, EngineError> {
         self.check_failures()?;
         functions::register(
             ctx,
@@ -277,11 +303,14 @@ impl Build<'_> {
         if self.building.journal.is_done(&name, None) {
             return Ok(());
         }
+        if anew {
+            return Ok(());
+        }
         let sources: Vec<&Source> = sources
             .iter()
             .filter(|s| s.has(stage, self.fingerprints.of(stage)) && s.is_sound(stage))
             .collect();
-        if anew || sources.is_empty() {
+        if sources.is_empty() {
             return Ok(());
         }
         let folder = self.building.folder();
@@ -361,76 +390,16 @@ impl Build<'_> {
         }
     }
 
-    fn totals(&self) -> BTreeMap<String, Tally> {
-        let mut names = vec![ingest::STAGE];
-        names.extend(stages(self.job).into_iter().map(Stage::name));
-        names.extend(indexes::STAGES);
-        let mut totals: BTreeMap<String, Tally> = names
-            .into_iter()
-            .map(|name| (name.to_owned(), self.building.journal.total(name)))
-            .collect();
-        // Looking for earlier rows is part of the stage's work.
-        for stage in stages(self.job) {
-            let search = self.building.journal.total(&reuse::journal_name(stage));
-            if let Some(total) = totals.get_mut(stage.name()) {
-                total.seconds += search.seconds;
-                total.peak_memory_bytes = total.peak_memory_bytes.max(search.peak_memory_bytes);
-            }
-        }
-        totals
-    }
-
-    /// What the run said that was killed between naming its generation and publishing it.
-    fn finished_run(&self, number: u64) -> Result<Run, EngineError> {
-        let folder = self
-            .job
-            .output
-            .path
-            .join("generations")
-            .join(number.to_string());
-        Ok(store::read_json(&folder.join("run.json"))?)
-    }
-
-    fn account(&self, started: u64) -> Run {
-        let stages = self.totals();
-        Run {
-            format: manifest::FORMAT,
-            intendex: env!("CARGO_PKG_VERSION").into(),
-            revision: option_env!("INTENDEX_REVISION")
-                .filter(|revision| !revision.is_empty())
-                .map(Into::into),
-            libraries: manifest::libraries(),
-            job: job_name(self.job).into(),
-            job_file: self.options.job_file.clone(),
-            started,
-            seconds: 0.0,
-            quarantined: stages.values().map(|t| t.failed).sum(),
-            rates: self.rates(&stages),
-            machine: Machine {
-                threads: rayon::current_num_threads(),
-                device: self.models.device(),
-                peak_memory_bytes: stages.values().map(|t| t.peak_memory_bytes).max(),
-            },
-            stages,
-        }
-    }
-
-    /// A stage that had nothing to compute has the rate of the run before.
-    fn rates(&self, stages: &BTreeMap<String, Tally>) -> BTreeMap<String, Rate> {
-        let before = self.published.as_ref().and_then(|p| p.run().ok());
-        let before = before.map(|run| run.rates).unwrap_or_default();
-        let rate = |(name, tally): (&String, &Tally)| match tally.computed {
-            0 => before.get(name).copied().map(|rate| (name.clone(), rate)),
-            _ => Some((name.clone(), Rate::of(tally))),
-        };
-        stages.iter().filter_map(rate).collect()
-    }
-
     /// Writes the manifest and has the generation verified against it; only then is it published.
-    fn publish(self, built: Built, started: u64, clock: Instant) -> Result<Summary, EngineError> {
+    fn publish(
+        self,
+        indexes: Indexes,
+        started: u64,
+        clock: Instant,
+    ) -> Result<Summary, EngineError> {
         let folder = self.building.folder();
         reuse::remove(&folder)?;
-        let manifest = self.manifest(&folder, built)?;
+        let manifest = self.manifest(&folder, indexes)?;
         store::replace_json(&folder.join("manifest.json"), &manifest)?;
         let meter = Meter::start();
         let findings = self.verify(&folder, &manifest)?;
@@ -439,8 +408,11 @@ impl Build<'_> {
         if !findings.is_empty() {
             return Err(EngineError::Unsound { folder, findings });
         }
+        let chunks = manifest.datasets.get(Dataset::Chunks.folder());
+        tally.computed = chunks.map_or(0, |chunks| chunks.rows);
         let mut run = self.account(started);
-        run.stages.insert("verify".into(), tally);
+        run.rates.insert(verify::STAGE.into(), Rate::of(&tally));
+        run.stages.insert(verify::STAGE.into(), tally);
         run.seconds = clock.elapsed().as_secs_f64();
         store::replace_json(&folder.join("run.json"), &run)?;
         manifest::write_checksums(&folder, &manifest)?;
@@ -460,46 +432,5 @@ impl Build<'_> {
         };
         let progress = &*self.progress;
         verify::verify(folder, manifest, options, embedder.as_deref(), progress)
-    }
-
-    fn manifest(&self, folder: &Path, built: Built) -> Result<Manifest, EngineError> {
-        let mut datasets = BTreeMap::new();
-        for dataset in Dataset::ALL {
-            let determinism = self.determinism(dataset);
-            if let Some(summary) = DatasetSummary::of(dataset, folder, determinism)? {
-                datasets.insert(dataset.folder().to_owned(), summary);
-            }
-        }
-        Ok(Manifest {
-            format: manifest::FORMAT,
-            intendex: env!("CARGO_PKG_VERSION").into(),
-            job: job_name(self.job).into(),
-            plan: self.plan.clone(),
-            stages: self.fingerprints.by_name(),
-            parameters: self.job.clone(),
-            embedder: self.models.embedder_identity().clone(),
-            generator: self.models.generator_identity().cloned(),
-            dim: self.models.dim(),
-            datasets,
-            indexes: built.summary,
-            files: manifest::files(folder)?,
-        })
-    }
-
-    /// A file run here gives the same text for the same seed; a server promises nothing.
-    fn determinism(&self, dataset: Dataset) -> Determinism {
-        let server = self
-            .job
-            .models
-            .generator
-            .as_ref()
-            .is_some_and(|g| g.server.is_some());
-        let generated = server && needs_generator(self.job) && dataset != Dataset::Documents;
-        match (generated, self.models.device().as_str()) {
-            (true, _) => Determinism::no("the generator is a server, whose answers may vary"),
-            (_, "cpu") => Determinism::yes(),
-            _ if matches!(dataset, Dataset::Documents) => Determinism::yes(),
-            _ => Determinism::no("sums on a GPU depend on the card and the driver"),
-        }
     }
 }

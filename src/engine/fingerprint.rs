@@ -36,8 +36,10 @@ impl Fingerprints {
             generator.map(content),
             job.models.generator.as_ref().and_then(|g| g.context_tokens),
         );
+        // With intents of the corpus's own, none are predicted.
+        let given = job.corpus.intents.is_some();
         Self {
-            intents: stage("intents", &(&job.intents, &e, &g, seed)),
+            intents: stage("intents", &(&job.intents, given, &e, &g, seed)),
             chunks: stage("chunks", &(&job.chunk, &e)),
             queries: stage("queries", &(&job.expand.generation(), &g, seed)),
             vectors: stage("vectors", &(&e, job.output.vectors)),
@@ -103,7 +105,7 @@ fn digest<T: Serialize>(value: &T) -> String {
 }
 
 /// The key of a row. Parts are length-prefixed, so that no two inputs run together.
-pub fn key(fingerprint: &str, parts: &[Option<&str>]) -> Key {
+pub fn key<'a>(fingerprint: &str, parts: impl IntoIterator<Item = Option<&'a str>>) -> Key {
     let mut hasher = blake3::Hasher::new();
     hasher.update(fingerprint.as_bytes());
     for part in parts {
@@ -122,4 +124,32 @@ pub fn seed(key: &Key) -> u64 {
     let mut bytes = [0; 8];
     bytes.copy_from_slice(&key[..8]);
     u64::from_le_bytes(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    fn fingerprints(corpus: &str) -> Fingerprints {
+        let job = format!(
+            "version = 1\n[corpus]\npath = \"c\"\n{corpus}[output]\npath = \"o\"\n[models.embedder]\nmodel = \".\"\n\
+             [models.generator]\nmodel = \".\"\n"
+        );
+        let job = Job::parse(Path::new("job.toml"), &job, &[], &|_| None).unwrap();
+        let model = ModelIdentity {
+            name: "fake".into(),
+            architecture: "fake".into(),
+            files: Vec::new(),
+        };
+        Fingerprints::new(&job, &model, Some(&model))
+    }
+
+    #[test]
+    fn intents_of_the_corpus_and_predicted_ones_are_not_the_same_stage() {
+        let (predicted, given) = (fingerprints(""), fingerprints("intents = \"questions\"\n"));
+        assert_ne!(predicted.intents, given.intents);
+        assert_eq!(predicted.chunks, given.chunks);
+    }
 }

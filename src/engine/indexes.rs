@@ -31,12 +31,7 @@ pub const DENSE_TEXT: &str = "index-dense-text";
 pub const DENSE_QUERIES: &str = "index-dense-queries";
 pub const STAGES: [&str; 3] = [SPARSE, DENSE_TEXT, DENSE_QUERIES];
 
-/// What was built, for the manifest.
-pub struct Built {
-    pub summary: Indexes,
-}
-
-/// Builds what the job asks for and the journal does not have yet.
+/// Builds what the job asks for and the journal does not have yet; tells what there is, for the manifest.
 pub fn build(
     job: &Job,
     generation: &Path,
@@ -44,7 +39,7 @@ pub fn build(
     dim: usize,
     journal: &mut Journal,
     progress: &dyn Progress,
-) -> Result<Built, EngineError> {
+) -> Result<Indexes, EngineError> {
     let generation = Generation {
         folder: generation,
         shards,
@@ -73,7 +68,7 @@ pub fn build(
             generation.dense(&dense, Some(&selection), tally, progress)
         })?;
     }
-    let summary = Indexes {
+    Ok(Indexes {
         query_threshold: selection.threshold,
         queries_indexed: generation.count_selected(&selection)?,
         sparse: job.sparse.enabled.then(|| IndexSummary {
@@ -89,8 +84,7 @@ pub fn build(
             .then(|| dense_summary(&job.dense.factory, journal.total(DENSE_TEXT).rows)),
         dense_queries: (job.dense.enabled && job.expand.enabled)
             .then(|| dense_summary(&job.dense.factory, journal.total(DENSE_QUERIES).rows)),
-    };
-    Ok(Built { summary })
+    })
 }
 
 fn dense_summary(factory: &str, rows: u64) -> IndexSummary {
@@ -171,10 +165,7 @@ impl Generation<'_> {
             return Ok(());
         }
         for batch in read_part(&path)? {
-            visit(&batch.map_err(|source| EngineError::Batch {
-                path: path.clone(),
-                source,
-            })?)?;
+            visit(&batch.map_err(EngineError::batch(&path))?)?;
         }
         Ok(())
     }
@@ -373,12 +364,8 @@ impl Generation<'_> {
             };
             self.each_batch(dataset, shard, |batch| {
                 let vectors = batch.column(1).as_fixed_size_list();
-                let values = cast(vectors.values(), &DataType::Float32).map_err(|source| {
-                    EngineError::Batch {
-                        path: dataset.part(self.folder, shard),
-                        source,
-                    }
-                })?;
+                let values = cast(vectors.values(), &DataType::Float32)
+                    .map_err(EngineError::batch(&dataset.part(self.folder, shard)))?;
                 let values = values.as_primitive::<Float32Type>().values();
                 let mut ids = Vec::with_capacity(batch.num_rows());
                 let mut selected = Vec::with_capacity(values.len());

@@ -168,10 +168,7 @@ fn as_documents(
     first: u64,
     path: &Path,
 ) -> Result<RecordBatch, EngineError> {
-    let failed = |source| EngineError::Batch {
-        path: path.to_owned(),
-        source,
-    };
+    let failed = EngineError::batch(path);
     let n = rows.num_rows();
     let mut columns: Vec<ArrayRef> = Vec::with_capacity(schema.fields().len());
     for field in schema.fields() {
@@ -179,7 +176,7 @@ fn as_documents(
             _ if field.name() == "position" => {
                 Arc::new(UInt64Array::from_iter_values(first..first + n as u64))
             }
-            Some(column) => cast(column, field.data_type()).map_err(failed)?,
+            Some(column) => cast(column, field.data_type()).map_err(&failed)?,
             None => new_null_array(field.data_type(), n),
         });
     }

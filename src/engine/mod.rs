@@ -10,9 +10,10 @@ pub mod models;
 pub mod plan;
 mod reuse;
 pub mod stage;
+mod table;
 pub mod verify;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use arrow::error::ArrowError;
 use datafusion::error::DataFusionError;
@@ -69,6 +70,21 @@ pub enum EngineError {
 }
 
 impl EngineError {
+    fn in_stage(stage: &'static str, shard: usize) -> impl Fn(DataFusionError) -> Self {
+        move |source| Self::Stage {
+            stage,
+            shard,
+            source,
+        }
+    }
+
+    fn batch(path: &Path) -> impl Fn(ArrowError) -> Self + '_ {
+        move |source| Self::Batch {
+            path: path.to_owned(),
+            source,
+        }
+    }
+
     /// Adds what to do where the disk is full and the error is a library's, which does not say so.
     pub fn with_remedy(self) -> Self {
         let text = self.to_string();

@@ -9,16 +9,23 @@ use tokio::runtime::Runtime;
 
 use super::{
     EngineError,
-    build::{check_factory, needs_generator, stages},
+    build::{check_factory, needs_generator, stages, unchanged},
     fingerprint::Fingerprints,
-    functions, ingest,
+    functions, indexes, ingest,
     models::Models,
+    reuse::damaged,
     stage::Stage,
+    verify,
 };
 use crate::{
     corpus,
     job::{Job, spec::ChunkMethod},
-    store::{Dataset, Output, StoreError, generation::Published, manifest::Run},
+    store::{
+        Dataset, Output, StoreError,
+        generation::{Published, Unfinished},
+        manifest::Run,
+        progress::Tally,
+    },
 };
 use count::{Count, Counted, Known};
 
@@ -28,13 +35,24 @@ const TOKENS_PER_QUESTION: u64 = 14;
 #[derive(Debug, Serialize)]
 pub struct Plan {
     pub fingerprint: String,
-    /// Whether the published index was built by this very plan: then a build does nothing.
+    /// Whether the published index was built by this very plan and is whole: then a build does nothing.
     pub up_to_date: bool,
+    /// Whether a build was ended before it was published: one of this plan goes on from there, and what it has done
+    /// is not counted below; of one of another plan the rows that still fit are taken over, and are counted still.
+    pub unfinished: Option<Left>,
     pub stages: Vec<StagePlan>,
     /// Of all stages, at the last run's rates; null where a stage that computes has none.
     pub seconds: Option<f64>,
     pub disk_bytes: u64,
     pub disk_basis: String,
+}
+
+/// What an ended build was building.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Left {
+    ThisPlan,
+    AnotherPlan,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -65,10 +83,20 @@ pub fn plan(job: &Job) -> Result<Plan, EngineError> {
     let ctx = corpus::session(&job.engine, scratch.path())?;
     let scan = runtime.block_on(corpus::open(&ctx, &job.corpus))?;
     let fingerprint = fingerprints.plan(job, &scan.fingerprint());
-    let published = Output::new(&job.output.path).published();
+    let output = Output::new(&job.output.path);
+    let published = output.published();
+    let up_to_date = match published
+        .as_ref()
+        .filter(|p| p.manifest.plan == fingerprint)
+    {
+        Some(same) => unchanged(same)?.is_some(),
+        None => false,
+    };
     let planner = Planner {
         job,
         fingerprints: &fingerprints,
+        up_to_date,
+        unfinished: output.unfinished(&fingerprint),
         earlier: published.as_ref().map(Earlier::new),
         dim: models.dim(),
     };
@@ -85,8 +113,9 @@ pub fn plan(job: &Job) -> Result<Plan, EngineError> {
     let stages = planner.stages(&count);
     let (disk_bytes, disk_basis) = planner.disk(&count);
     Ok(Plan {
-        fingerprint: fingerprint.clone(),
-        up_to_date: published.is_some_and(|p| p.manifest.plan == fingerprint),
+        fingerprint,
+        up_to_date,
+        unfinished: planner.left(),
         seconds: stages.iter().map(|s| s.seconds).sum(),
         stages,
         disk_bytes,
@@ -117,6 +146,8 @@ impl<'a> Earlier<'a> {
 struct Planner<'a> {
     job: &'a Job,
     fingerprints: &'a Fingerprints,
+    up_to_date: bool,
+    unfinished: Option<Unfinished>,
     earlier: Option<Earlier<'a>>,
     dim: usize,
 }
@@ -133,7 +164,30 @@ impl Planner<'_> {
     fn known_in(&self) -> Option<&Path> {
         let first = stages(self.job).into_iter().next()?;
         let earlier = self.earlier.as_ref().filter(|_| self.unchanged(first))?;
-        Some(&earlier.published.folder)
+        let Published {
+            folder, manifest, ..
+        } = earlier.published;
+        let read = [first.outcomes(), Dataset::Chunks, Dataset::Queries];
+        if let Some(damage) = damaged(folder, &manifest.files, &read) {
+            tracing::warn!("{damage}; nothing of the published index is taken over");
+            return None;
+        }
+        Some(folder)
+    }
+
+    fn left(&self) -> Option<Left> {
+        self.unfinished.as_ref().map(|unfinished| match unfinished {
+            Unfinished::This(_) => Left::ThisPlan,
+            Unfinished::Other => Left::AnotherPlan,
+        })
+    }
+
+    /// What an unfinished build of this plan has done of a stage.
+    fn done(&self, stage: &str) -> Tally {
+        match &self.unfinished {
+            Some(Unfinished::This(journal)) => journal.total(stage),
+            _ => Tally::default(),
+        }
     }
 
     /// The stages whose rows decide a stage's input, and itself.
@@ -160,19 +214,64 @@ impl Planner<'_> {
     fn stages(&self, corpus: &Counted) -> Vec<StagePlan> {
         let rejected = corpus.rejected;
         let documents = StagePlan {
-            stage: ingest::STAGE,
-            compute: corpus.all.documents,
+            estimate: (rejected > 0).then(|| format!("{rejected} further rows go to quarantine")),
+            ..self.whole(ingest::STAGE, corpus.all.documents, "always read")
+        };
+        let mut plans = vec![documents];
+        plans.extend(
+            stages(self.job)
+                .into_iter()
+                .map(|stage| self.stage(stage, corpus)),
+        );
+        let (chunks, queries) = self.indexed(corpus);
+        let kept = (queries as f64 * f64::from(self.job.expand.keep)).ceil() as u64;
+        let dense = self.job.dense.enabled;
+        let steps = [
+            (indexes::SPARSE, chunks, self.job.sparse.enabled),
+            (indexes::DENSE_TEXT, chunks, dense),
+            (
+                indexes::DENSE_QUERIES,
+                kept,
+                dense && self.job.expand.enabled,
+            ),
+            (verify::STAGE, chunks, true),
+        ];
+        let steps = steps.into_iter().filter(|(.., runs)| *runs);
+        plans.extend(steps.map(|(step, rows, _)| self.whole(step, rows, "always done anew")));
+        plans
+    }
+
+    /// A step that takes over nothing of the published index.
+    fn whole(&self, stage: &'static str, rows: u64, reason: &str) -> StagePlan {
+        let (compute, reason) = match (self.up_to_date, self.done(stage).rows) {
+            (true, _) => (0, "the published index is up to date"),
+            (false, 0) => (rows, reason),
+            (false, _) => (0, "done by the unfinished build"),
+        };
+        StagePlan {
+            stage,
+            compute,
             reuse: 0,
             tokens_read: 0,
             tokens_written: 0,
-            seconds: self.seconds(ingest::STAGE, corpus.all.documents),
-            estimate: (rejected > 0).then(|| format!("{rejected} further rows go to quarantine")),
-            reason: "always read".into(),
+            seconds: self.seconds(stage, compute),
+            estimate: None,
+            reason: reason.into(),
+        }
+    }
+
+    /// Chunks and queries of the whole index.
+    fn indexed(&self, corpus: &Counted) -> (u64, u64) {
+        let known = corpus.known;
+        let chunks = match self.changed(Stage::Chunks) {
+            None => known.chunks + corpus.new.chunks,
+            Some(_) => corpus.all.chunks,
         };
-        let stages = stages(self.job);
-        let mut plans = vec![documents];
-        plans.extend(stages.into_iter().map(|stage| self.stage(stage, corpus)));
-        plans
+        let queries = match self.changed(Stage::Queries) {
+            None => known.queries + queries(self.job, &corpus.new),
+            Some(_) => queries(self.job, &corpus.all),
+        };
+        (chunks, queries)
     }
 
     fn seconds(&self, stage: &str, rows: u64) -> Option<f64> {
@@ -194,14 +293,20 @@ impl Planner<'_> {
             tokens_written,
             estimate,
         } = work(stage, self.job, count);
+        let done = self.done(stage.name());
+        let left = compute.saturating_sub(done.computed);
+        let share = |tokens: u64| (tokens as f64 * left as f64 / compute.max(1) as f64) as u64;
+        let (compute, tokens_read, tokens_written) =
+            (left, share(tokens_read), share(tokens_written));
+        let reuse = match stage.input() {
+            Dataset::Documents => known.documents,
+            Dataset::Chunks => known.chunks,
+            _ => known.queries,
+        };
         StagePlan {
             stage: stage.name(),
             compute,
-            reuse: match stage.input() {
-                Dataset::Documents => known.documents,
-                Dataset::Chunks => known.chunks,
-                _ => known.queries,
-            },
+            reuse: reuse.saturating_sub(done.reused),
             tokens_read,
             tokens_written,
             seconds: self.seconds(stage.name(), compute),
@@ -227,7 +332,14 @@ impl Planner<'_> {
 
     /// Bytes that the new generation takes, beside those already there.
     fn disk(&self, corpus: &Counted) -> (u64, String) {
-        if let Some(earlier) = &self.earlier {
+        let alike = self.earlier.as_ref().filter(|earlier| {
+            let (before, now) = (&earlier.published.manifest, self.job);
+            let parameters = &before.parameters;
+            (&parameters.chunk, &parameters.expand) == (&now.chunk, &now.expand)
+                && (&parameters.dense, &parameters.sparse) == (&now.dense, &now.sparse)
+                && (parameters.output.vectors, before.dim) == (now.output.vectors, self.dim)
+        });
+        if let Some(earlier) = alike {
             let manifest = &earlier.published.manifest;
             let bytes: u64 = manifest.files.iter().map(|f| f.bytes).sum();
             let documents = manifest
@@ -238,12 +350,14 @@ impl Planner<'_> {
             let basis = "as many a document as the published generation";
             return (bytes as u64, basis.into());
         }
-        let rows = corpus.all.chunks + queries(self.job, &corpus.all);
-        let indexes = 1 + u64::from(self.job.dense.enabled);
-        let vectors = rows * self.dim as u64 * 4 * indexes;
-        let basis =
-            "vectors of 4 bytes a number, in the dataset and in FAISS; texts twice their size";
-        (vectors + 2 * corpus.all.bytes, basis.into())
+        let rows = match self.job.dense.enabled {
+            true => corpus.all.chunks + queries(self.job, &corpus.all),
+            false => 0,
+        };
+        let vectors = rows * self.dim as u64 * 8;
+        let basis = "vectors of 4 bytes a number, in the dataset and in FAISS; texts three times their size, in the \
+                     datasets and in Tantivy";
+        (vectors + 3 * corpus.all.bytes, basis.into())
     }
 }
 

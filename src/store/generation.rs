@@ -42,6 +42,14 @@ pub struct Published {
     pub manifest: Manifest,
 }
 
+/// What an ended build left.
+#[derive(Debug)]
+pub enum Unfinished {
+    /// Its plan is the one asked for.
+    This(Journal),
+    Other,
+}
+
 impl Published {
     /// What happened while it was built.
     pub fn run(&self) -> Result<Run, StoreError> {
@@ -93,6 +101,15 @@ impl Output {
         })
     }
 
+    /// A build that was ended before it was published.
+    pub fn unfinished(&self, plan: &str) -> Option<Unfinished> {
+        let journal = self.folder_named(BUILDING).join(JOURNAL);
+        match Journal::read(&journal, plan) {
+            Some(journal) => Some(Unfinished::This(journal)),
+            None => Journal::header(&journal).map(|_| Unfinished::Other),
+        }
+    }
+
     /// The number in `CURRENT`; None before the first publication.
     fn number(&self) -> Result<Option<u64>, StoreError> {
         let path = self.root.join("CURRENT");
@@ -102,7 +119,10 @@ impl Output {
             Err(e) => return Err(StoreError::io(&path)(e)),
         };
         let number = text.trim().parse().map_err(|_| StoreError::Invalid {
-            message: format!("`{}` is not a generation's number", text.trim()),
+            message: format!(
+                "`{}` is not a generation's number; `intendex rollback --to N` writes one",
+                text.trim()
+            ),
             path,
         })?;
         Ok(Some(number))
@@ -165,6 +185,9 @@ impl Writer {
         let journal = match resumed {
             Some(journal) => journal,
             None => {
+                if restart {
+                    remove_folder(&self.output.folder_named(ABANDONED))?;
+                }
                 self.set_aside(&folder, restart)?;
                 fs::create_dir_all(&folder).map_err(StoreError::io(&folder))?;
                 Journal::create(&journal_path, &header)?
@@ -200,7 +223,8 @@ fn has_work(folder: &Path) -> bool {
     fs::read_dir(folder).is_ok_and(|entries| entries.count() > 1)
 }
 
-fn remove_folder(folder: &Path) -> Result<(), StoreError> {
+/// Removes a folder, if it is there.
+pub fn remove_folder(folder: &Path) -> Result<(), StoreError> {
     match fs::remove_dir_all(folder) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(StoreError::io(folder)(e)),
         _ => Ok(()),

@@ -1,6 +1,11 @@
 //! manifest.json: what a published index is. run.json: what happened while it was built.
 
-use std::{collections::BTreeMap, fs::File, io::Write, path::Path};
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io::{self, Write},
+    path::Path,
+};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -89,6 +94,26 @@ pub struct FileSummary {
     pub path: String,
     pub bytes: u64,
     pub blake3: String,
+}
+
+impl FileSummary {
+    /// Compares the file below the generation's folder with what is said of it here: its size, and with `hashes` its
+    /// contents. The error says how it differs.
+    pub fn compare(&self, generation: &Path, hashes: bool) -> Result<(), String> {
+        let path = generation.join(&self.path);
+        let bytes = match std::fs::metadata(&path) {
+            Ok(metadata) => metadata.len(),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Err("is missing".into()),
+            Err(e) => return Err(e.to_string()),
+        };
+        if bytes != self.bytes {
+            return Err(format!("has {bytes} bytes of {}", self.bytes));
+        }
+        if hashes && hash_file(&path).map_err(|e| e.to_string())? != self.blake3 {
+            return Err("is not as it was written: its hash differs".into());
+        }
+        Ok(())
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -2,7 +2,7 @@
 //! Appending keeps the cost of a record independent of how many there are.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs::{File, OpenOptions},
     io::{Read, Write},
     path::{Path, PathBuf},
@@ -92,20 +92,26 @@ pub struct Header {
 pub struct Journal {
     path: PathBuf,
     file: File,
-    lines: Vec<Line>,
+    done: BTreeSet<(String, Option<usize>)>,
+    totals: BTreeMap<String, Tally>,
 }
 
 impl Journal {
     /// Starts a journal for the plan, in place of any other.
     pub fn create(path: &Path, header: &Header) -> Result<Self, StoreError> {
         let file = File::create(path).map_err(StoreError::io(path))?;
-        let mut journal = Self {
-            path: path.to_owned(),
-            file,
-            lines: Vec::new(),
-        };
+        let mut journal = Self::empty(path, file);
         journal.append(header)?;
         Ok(journal)
+    }
+
+    fn empty(path: &Path, file: File) -> Self {
+        Self {
+            path: path.to_owned(),
+            file,
+            done: BTreeSet::new(),
+            totals: BTreeMap::new(),
+        }
     }
 
     /// What the journal at `path` is of; None where there is none, or none that can be read.
@@ -114,46 +120,34 @@ impl Journal {
         serde_json::from_str(text.lines().next()?).ok()
     }
 
+    /// Reads the journal of an interrupted run, if it was for the same plan, without writing to it.
+    pub fn read(path: &Path, plan: &str) -> Option<Self> {
+        let file = File::open(path).ok()?;
+        let (_, lines) = read_lines(&file, plan)?;
+        let mut journal = Self::empty(path, file);
+        lines.into_iter().for_each(|line| journal.count(line));
+        Some(journal)
+    }
+
     /// Opens the journal of an interrupted run, if it was for the same plan. A last line that was cut short by a
     /// crash is dropped.
     pub fn resume(path: &Path, plan: &str) -> Result<Option<Self>, StoreError> {
-        let Ok(mut file) = File::open(path) else {
-            return Ok(None);
-        };
-        let mut text = String::new();
-        if file.read_to_string(&mut text).is_err() {
-            return Ok(None);
-        }
-        let whole = text.rfind('\n').map_or(0, |end| end + 1);
-        let mut lines = text[..whole].lines();
-        let header = lines
-            .next()
-            .and_then(|l| serde_json::from_str::<Header>(l).ok());
-        if header.is_none_or(|h| h.plan != plan) {
-            return Ok(None);
-        }
-        let Ok(lines) = lines
-            .map(serde_json::from_str)
-            .collect::<Result<Vec<Line>, _>>()
-        else {
+        let read = File::open(path).ok().and_then(|f| read_lines(&f, plan));
+        let Some((whole, lines)) = read else {
             return Ok(None);
         };
         let file = OpenOptions::new()
             .append(true)
             .open(path)
             .map_err(StoreError::io(path))?;
-        file.set_len(whole as u64).map_err(StoreError::io(path))?;
-        Ok(Some(Self {
-            path: path.to_owned(),
-            file,
-            lines,
-        }))
+        file.set_len(whole).map_err(StoreError::io(path))?;
+        let mut journal = Self::empty(path, file);
+        lines.into_iter().for_each(|line| journal.count(line));
+        Ok(Some(journal))
     }
 
     pub fn is_done(&self, stage: &str, shard: Option<usize>) -> bool {
-        self.lines
-            .iter()
-            .any(|l| l.stage == stage && l.shard == shard)
+        self.done.contains(&(stage.to_owned(), shard))
     }
 
     pub fn record(
@@ -168,18 +162,19 @@ impl Journal {
             tally,
         };
         self.append(&line)?;
-        self.lines.push(line);
+        self.count(line);
         Ok(())
+    }
+
+    fn count(&mut self, line: Line) {
+        let total = self.totals.entry(line.stage.clone()).or_default();
+        total.add(&line.tally);
+        self.done.insert((line.stage, line.shard));
     }
 
     /// The sum of a stage's records.
     pub fn total(&self, stage: &str) -> Tally {
-        let mut total = Tally::default();
-        self.lines
-            .iter()
-            .filter(|l| l.stage == stage)
-            .for_each(|l| total.add(&l.tally));
-        total
+        self.totals.get(stage).cloned().unwrap_or_default()
     }
 
     fn append<T: Serialize>(&mut self, value: &T) -> Result<(), StoreError> {
@@ -194,6 +189,20 @@ impl Journal {
             .and_then(|()| self.file.sync_data())
             .map_err(StoreError::io(&self.path))
     }
+}
+
+/// The whole lines of a journal of this plan, and how many bytes they and the header take.
+fn read_lines(mut file: &File, plan: &str) -> Option<(u64, Vec<Line>)> {
+    let mut text = String::new();
+    file.read_to_string(&mut text).ok()?;
+    let whole = text.rfind('\n').map_or(0, |end| end + 1);
+    let mut lines = text[..whole].lines();
+    let header: Header = serde_json::from_str(lines.next()?).ok()?;
+    if header.plan != plan {
+        return None;
+    }
+    let lines: Result<Vec<Line>, _> = lines.map(serde_json::from_str).collect();
+    Some((whole as u64, lines.ok()?))
 }
 
 #[cfg(test)]

@@ -9,13 +9,13 @@ use arrow::{
 use rayon::prelude::*;
 
 use super::{
-    MapStage, Settings, fatal, list_of_texts, outcome, outcome::Outcome, strings, text_at,
-    texts_at, titles_and_texts,
+    MapStage, Settings, fatal, list_of_texts, listed_key, outcome, outcome::Outcome, strings,
+    text_at, texts_at, titles_and_texts,
 };
 use crate::{
     chunk::{Chunk, Chunked},
     engine::{
-        fingerprint::{self, Key},
+        fingerprint::Key,
         models::{Models, title_prefix},
     },
     job::{Progress, spec},
@@ -106,10 +106,8 @@ impl MapStage for Chunks {
     }
 
     fn key(&self, arguments: &[ArrayRef], i: usize) -> Key {
-        let [titles, texts] = titles_and_texts(arguments);
-        let intents = texts_at(&arguments[2], i).join("\n");
-        let parts = [text_at(titles, i), text_at(texts, i), Some(&intents)];
-        fingerprint::key(&self.fingerprint, &parts)
+        let intents = texts_at(&arguments[2], i);
+        listed_key(&self.fingerprint, arguments, i, &intents)
     }
 
     fn run(

@@ -156,7 +156,7 @@ impl MapStage for EmbedDocument {
     fn key(&self, arguments: &[ArrayRef], i: usize) -> Key {
         let [titles, texts] = titles_and_texts(arguments);
         let parts = [Some("document"), text_at(titles, i), text_at(texts, i)];
-        fingerprint::key(&self.0.fingerprint, &parts)
+        fingerprint::key(&self.0.fingerprint, parts)
     }
 
     fn run(
@@ -204,7 +204,7 @@ impl MapStage for EmbedQuery {
 
     fn key(&self, arguments: &[ArrayRef], i: usize) -> Key {
         let text = text_at(arguments[0].as_string(), i);
-        fingerprint::key(&self.0.fingerprint, &[Some("query"), text])
+        fingerprint::key(&self.0.fingerprint, [Some("query"), text])
     }
 
     fn run(

@@ -7,8 +7,8 @@ use arrow::{
 };
 
 use super::{
-    MapStage, Settings, fatal, list_of_texts, outcome, outcome::Outcome, rows_apart, strings,
-    text_at, texts_at, titles_and_texts,
+    MapStage, Settings, fatal, list_of_texts, listed_key, outcome, outcome::Outcome, rows_apart,
+    strings, text_at, texts_at, titles_and_texts,
 };
 use crate::{
     engine::{
@@ -90,12 +90,14 @@ impl MapStage for Intents {
     }
 
     fn key(&self, arguments: &[ArrayRef], i: usize) -> Key {
-        let [titles, texts] = titles_and_texts(arguments);
-        let given = arguments[2]
-            .is_valid(i)
-            .then(|| texts_at(&arguments[2], i).join("\n"));
-        let parts = [text_at(titles, i), text_at(texts, i), given.as_deref()];
-        fingerprint::key(&self.fingerprint, &parts)
+        let given = texts_at(&arguments[2], i);
+        // A document whose list is empty answers no question; one without a list is asked.
+        let kind = if arguments[2].is_valid(i) {
+            "given"
+        } else {
+            "predicted"
+        };
+        listed_key(&format!("{}{kind}", self.fingerprint), arguments, i, &given)
     }
 
     fn run(

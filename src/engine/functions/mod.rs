@@ -39,7 +39,7 @@ use crate::{
 };
 
 use super::{
-    fingerprint::{Fingerprints, Key},
+    fingerprint::{self, Fingerprints, Key},
     models::Models,
 };
 use outcome::Outcome;
@@ -280,6 +280,14 @@ fn rows_apart<T>(
 /// The first two columns: titles, which may be null, and texts.
 fn titles_and_texts(arguments: &[ArrayRef]) -> [&StringArray; 2] {
     [arguments[0].as_string(), arguments[1].as_string()]
+}
+
+/// The key of row `i` of titles and texts, and of a list that belongs to it.
+fn listed_key(fingerprint: &str, arguments: &[ArrayRef], i: usize, list: &[String]) -> Key {
+    let [titles, texts] = titles_and_texts(arguments);
+    let own = [text_at(titles, i), text_at(texts, i)];
+    let list = list.iter().map(|text| Some(text.as_str()));
+    fingerprint::key(fingerprint, own.into_iter().chain(list))
 }
 
 /// Row `i` of a string column, None where null.

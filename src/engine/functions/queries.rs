@@ -7,7 +7,7 @@ use arrow::{
 };
 
 use super::{
-    MapStage, Settings, fatal, outcome, outcome::Outcome, rows_apart, strings, text_at,
+    MapStage, Settings, fatal, listed_key, outcome, outcome::Outcome, rows_apart, strings, text_at,
     titles_and_texts,
 };
 use crate::{
@@ -66,10 +66,8 @@ impl MapStage for Queries {
     }
 
     fn key(&self, arguments: &[ArrayRef], i: usize) -> Key {
-        let [titles, texts] = titles_and_texts(arguments);
-        let intents = served_at(&arguments[2], i).join("\n");
-        let parts = [text_at(titles, i), text_at(texts, i), Some(&intents)];
-        fingerprint::key(&self.fingerprint, &parts)
+        let intents = served_at(&arguments[2], i);
+        listed_key(&self.fingerprint, arguments, i, &intents)
     }
 
     fn run(

@@ -52,7 +52,7 @@ impl MapStage for ScoreQuery {
 
     fn key(&self, arguments: &[ArrayRef], i: usize) -> Key {
         let parts = [0, 1].map(|a| text_at(arguments[a].as_string(), i));
-        fingerprint::key(&self.fingerprint, &parts)
+        fingerprint::key(&self.fingerprint, parts)
     }
 
     fn run(

@@ -7,7 +7,7 @@ use arrow::{
     array::{Array, ArrayRef, AsArray, RecordBatch, UInt64Array},
     datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, UInt64Type},
 };
-use datafusion::prelude::{ParquetReadOptions, SessionContext};
+use datafusion::prelude::SessionContext;
 use futures::StreamExt;
 use rayon::prelude::*;
 
@@ -18,6 +18,7 @@ use crate::{
         build::stages,
         ingest,
         stage::{self, Stage},
+        table,
     },
     intent::question_count,
     job::{
@@ -134,13 +135,10 @@ pub async fn count(
         let mut columns = vec![keys];
         columns.extend(figures(job, &documents, embedder)?);
         let rows = RecordBatch::try_new(schema(), columns);
-        writer.write(&rows.map_err(|source| EngineError::Batch {
-            path: path.clone(),
-            source,
-        })?)?;
+        writer.write(&rows.map_err(EngineError::batch(&path))?)?;
     }
     writer.finish()?;
-    register(ctx, "figures", &path).await?;
+    table::register(ctx, "figures", &path).await?;
     let all = sums(ctx, "SELECT * FROM figures").await?;
     let mut counted = Counted {
         all,
@@ -189,14 +187,6 @@ fn figures(
     Ok((0..FIGURES).map(column).collect())
 }
 
-async fn register(ctx: &SessionContext, table: &str, path: &Path) -> Result<(), EngineError> {
-    ctx.deregister_table(table)?;
-    let options = ParquetReadOptions::default();
-    Ok(ctx
-        .register_parquet(table, path.to_string_lossy(), options)
-        .await?)
-}
-
 async fn sums(ctx: &SessionContext, rows: &str) -> Result<Count, EngineError> {
     let columns = Count::NAMES
         .map(|name| format!("coalesce(sum({name}), 0)"))
@@ -226,8 +216,8 @@ async fn known(
     published: &Path,
 ) -> Result<(Known, Count), EngineError> {
     let at = |dataset: Dataset| published.join(dataset.folder());
-    register(ctx, "outcomes", &at(first.outcomes())).await?;
-    register(ctx, "chunks", &at(Dataset::Chunks)).await?;
+    table::register(ctx, "outcomes", &at(first.outcomes())).await?;
+    table::register(ctx, "chunks", &at(Dataset::Chunks)).await?;
     let new = sums(
         ctx,
         "SELECT f.* FROM figures f LEFT ANTI JOIN outcomes o ON f.key = o.key",
@@ -242,7 +232,7 @@ async fn known(
         queries: 0,
     };
     if job.expand.enabled && !Dataset::Queries.parts(published)?.is_empty() {
-        register(ctx, "queries", &at(Dataset::Queries)).await?;
+        table::register(ctx, "queries", &at(Dataset::Queries)).await?;
         let queries = format!("{chunks} JOIN queries q ON q.chunk_id = c.chunk_id");
         known.queries = rows(ctx, &queries).await?;
     }

@@ -1,15 +1,12 @@
 //! The files against the manifest.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    io,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Findings, Subject};
 use crate::{
     job::Progress,
     store::{
-        manifest::{self, CHECKSUMS, FORMAT, FileSummary, Run, hash_file},
+        manifest::{self, CHECKSUMS, FORMAT, Run, hash_file},
         read_json,
     },
 };
@@ -27,7 +24,7 @@ pub fn check(subject: &mut Subject, findings: &mut Findings, progress: &dyn Prog
     }
     progress.start("verify-files", files.len() as u64, "files");
     for file in files {
-        if let Err(message) = compare(subject, file) {
+        if let Err(message) = file.compare(subject.generation, subject.options.hashes) {
             findings.add(
                 CHECK,
                 &file.path,
@@ -40,22 +37,6 @@ pub fn check(subject: &mut Subject, findings: &mut Findings, progress: &dyn Prog
     progress.finish();
     unlisted(subject, findings);
     account(subject, findings);
-}
-
-fn compare(subject: &Subject, file: &FileSummary) -> Result<(), String> {
-    let path = subject.path(&file.path);
-    let bytes = match std::fs::metadata(&path) {
-        Ok(metadata) => metadata.len(),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Err("is missing".into()),
-        Err(e) => return Err(e.to_string()),
-    };
-    if bytes != file.bytes {
-        return Err(format!("has {bytes} bytes of {}", file.bytes));
-    }
-    if subject.options.hashes && hash_file(&path).map_err(|e| e.to_string())? != file.blake3 {
-        return Err("is not as it was written: its hash differs".into());
-    }
-    Ok(())
 }
 
 fn unlisted(subject: &Subject, findings: &mut Findings) {

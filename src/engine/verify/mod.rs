@@ -33,6 +33,9 @@ use crate::{
 };
 use finding::Findings;
 
+/// Name in run.json.
+pub const STAGE: &str = "verify";
+
 /// How many chunks look for themselves in the indexes and are embedded again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sample {
@@ -102,7 +105,7 @@ pub fn verify(
     let shards = datasets::check(&mut subject, &mut findings);
     let model = model::Model::new(&subject, embedder, &mut findings);
     let mut indexes = shard::Indexes::open(&subject, &mut findings);
-    progress.start("verify", subject.rows(Dataset::Chunks), "chunks");
+    progress.start(STAGE, subject.rows(Dataset::Chunks), "chunks");
     for number in 0..shards {
         let rows = shard::check(&subject, &model, &mut indexes, number, &mut findings);
         progress.advance(rows as u64);

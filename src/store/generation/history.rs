@@ -77,10 +77,9 @@ impl Output {
 impl Writer {
     /// Points `CURRENT` at a generation, by default at the newest published one before the current.
     pub fn roll_back(&self, to: Option<u64>) -> Result<u64, StoreError> {
-        let (current, _) = self.output.current()?;
         let target = match to {
             Some(number) => number,
-            None => self.newest_before(current)?,
+            None => self.newest_before(self.output.current()?.0)?,
         };
         let manifest = self.output.folder(target).join(MANIFEST);
         if !manifest.exists() {

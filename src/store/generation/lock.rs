@@ -15,6 +15,7 @@ impl Output {
         let folder = self.root.join(GENERATIONS);
         fs::create_dir_all(&folder).map_err(StoreError::io(&folder))?;
         let lock = self.take_lock()?;
+        self.number()?;
         let owner = self.root.join("JOB");
         replace(&owner, |file| {
             writeln!(file, "{job}").map_err(StoreError::io(&owner))
@@ -34,9 +35,10 @@ impl Output {
         self.writer(lock)
     }
 
-    /// A journal in the published generation is all that is left of a writer killed behind its last step.
+    /// A journal in the published generation is all that is left of a writer killed behind its last step. A damaged
+    /// `CURRENT` is no reason to refuse: going back to a generation mends it.
     fn writer(self, lock: File) -> Result<Writer, StoreError> {
-        if let Some(number) = self.number()? {
+        if let Ok(Some(number)) = self.number() {
             self.remove_journal(number)?;
         }
         Ok(Writer {

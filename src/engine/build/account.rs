@@ -1,0 +1,114 @@
+//! What a build says of itself: run.json, what happened; manifest.json, what came out.
+
+use std::{collections::BTreeMap, path::Path};
+
+use super::{Build, job_name, needs_generator, stages};
+use crate::{
+    engine::{EngineError, indexes, ingest, reuse, stage::Stage},
+    store::{
+        Dataset, Manifest,
+        manifest::{self, DatasetSummary, Determinism, Indexes, Machine, Rate, Run},
+        progress::Tally,
+    },
+};
+
+impl Build<'_> {
+    pub(super) fn totals(&self) -> BTreeMap<String, Tally> {
+        let mut names = vec![ingest::STAGE];
+        names.extend(stages(self.job).into_iter().map(Stage::name));
+        names.extend(indexes::STAGES);
+        let mut totals: BTreeMap<String, Tally> = names
+            .into_iter()
+            .map(|name| (name.to_owned(), self.building.journal.total(name)))
+            .collect();
+        // Looking for earlier rows is part of the stage's work.
+        for stage in stages(self.job) {
+            let search = self.building.journal.total(&reuse::journal_name(stage));
+            if let Some(total) = totals.get_mut(stage.name()) {
+                total.seconds += search.seconds;
+                total.peak_memory_bytes = total.peak_memory_bytes.max(search.peak_memory_bytes);
+            }
+        }
+        totals
+    }
+
+    pub(super) fn account(&self, started: u64) -> Run {
+        let stages = self.totals();
+        Run {
+            format: manifest::FORMAT,
+            intendex: env!("CARGO_PKG_VERSION").into(),
+            revision: option_env!("INTENDEX_REVISION")
+                .filter(|revision| !revision.is_empty())
+                .map(Into::into),
+            libraries: manifest::libraries(),
+            job: job_name(self.job).into(),
+            job_file: self.options.job_file.clone(),
+            started,
+            seconds: 0.0,
+            quarantined: stages.values().map(|t| t.failed).sum(),
+            rates: self.rates(&stages),
+            machine: Machine {
+                threads: rayon::current_num_threads(),
+                device: self.models.device(),
+                peak_memory_bytes: stages.values().map(|t| t.peak_memory_bytes).max(),
+            },
+            stages,
+        }
+    }
+
+    /// A stage that had nothing to compute has the rate of the run before.
+    fn rates(&self, stages: &BTreeMap<String, Tally>) -> BTreeMap<String, Rate> {
+        let before = self.published.as_ref().and_then(|p| p.run().ok());
+        let before = before.map(|run| run.rates).unwrap_or_default();
+        let rate = |(name, tally): (&String, &Tally)| match tally.computed {
+            0 => before.get(name).copied().map(|rate| (name.clone(), rate)),
+            _ => Some((name.clone(), Rate::of(tally))),
+        };
+        stages.iter().filter_map(rate).collect()
+    }
+
+    pub(super) fn manifest(
+        &self,
+        folder: &Path,
+        indexes: Indexes,
+    ) -> Result<Manifest, EngineError> {
+        let mut datasets = BTreeMap::new();
+        for dataset in Dataset::ALL {
+            let determinism = self.determinism(dataset);
+            if let Some(summary) = DatasetSummary::of(dataset, folder, determinism)? {
+                datasets.insert(dataset.folder().to_owned(), summary);
+            }
+        }
+        Ok(Manifest {
+            format: manifest::FORMAT,
+            intendex: env!("CARGO_PKG_VERSION").into(),
+            job: job_name(self.job).into(),
+            plan: self.plan.clone(),
+            stages: self.fingerprints.by_name(),
+            parameters: self.job.clone(),
+            embedder: self.models.embedder_identity().clone(),
+            generator: self.models.generator_identity().cloned(),
+            dim: self.models.dim(),
+            datasets,
+            indexes,
+            files: manifest::files(folder)?,
+        })
+    }
+
+    /// A file run here gives the same text for the same seed; a server promises nothing.
+    fn determinism(&self, dataset: Dataset) -> Determinism {
+        let server = self
+            .job
+            .models
+            .generator
+            .as_ref()
+            .is_some_and(|g| g.server.is_some());
+        let generated = server && needs_generator(self.job) && dataset != Dataset::Documents;
+        match (generated, self.models.device().as_str()) {
+            (true, _) => Determinism::no("the generator is a server, whose answers may vary"),
+            (_, "cpu") => Determinism::yes(),
+            _ if matches!(dataset, Dataset::Documents) => Determinism::yes(),
+            _ => Determinism::no("sums on a GPU depend on the card and the driver"),
+        }
+    }
+}
