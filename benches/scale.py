@@ -1,4 +1,6 @@
-"""Peak memory and time of whole builds as the corpus grows; documents are real ones repeated with changed ids and words.
+"""Peak memory and time of a first build, and of a second that takes all chunks over, as the corpus grows.
+
+Documents are real ones repeated with changed ids and words.
 
     python benches/scale.py INTENDEX CORPUS.parquet EMBEDDER [--documents 10000 50000 200000]
 
@@ -58,17 +60,27 @@ def write_corpus(source: pa.Table, documents: int, path: pathlib.Path) -> None:
             writer.write_table(pa.Table.from_pylist(batch, schema=schema))
 
 
-def build(program: str, source: pa.Table, embedder: str, documents: int) -> dict:
-    with tempfile.TemporaryDirectory() as folder:
-        root = pathlib.Path(folder)
-        write_corpus(source, documents, root / "corpus.parquet")
-        (root / "job.toml").write_text(JOB.format(folder=folder, embedder=embedder))
-        subprocess.run([program, "build", str(root / "job.toml"), "-q"], check=True, stdout=subprocess.DEVNULL)
-        generation = root / "index/generations/1"
-        run = json.loads((generation / "run.json").read_text())
-        used = sum(f.stat().st_size for f in generation.rglob("*") if f.is_file())
-        peaks = {name: t["peak_memory_bytes"] for name, t in run["stages"].items() if t["seconds"]}
-        return {"seconds": run["seconds"], "peak": max(peaks.values()), "peaks": peaks, "bytes": used, "stages": run["stages"]}
+def build(program: str, root: pathlib.Path, generation: int, *more: str) -> dict:
+    subprocess.run([program, "build", str(root / "job.toml"), "-q", *more], check=True, stdout=subprocess.DEVNULL)
+    folder = root / f"index/generations/{generation}"
+    run = json.loads((folder / "run.json").read_text())
+    peaks = {name: t["peak_memory_bytes"] for name, t in run["stages"].items() if t["seconds"]}
+    return {
+        "seconds": run["seconds"],
+        "peak": max(peaks.values()),
+        "peaks": peaks,
+        "bytes": sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()),
+        "reused": run["stages"]["chunks"]["reused"],
+    }
+
+
+def line(documents: int, what: str, result: dict, first: dict) -> str:
+    stages = ", ".join(f"{n} {p / 2**20:.0f}" for n, p in result["peaks"].items())
+    return (
+        f"{documents:>10} {what:<8}{result['reused']:>9}{result['seconds']:>10.1f}"
+        f"{1e3 * result['seconds'] / documents:>8.2f}{result['peak'] / 2**20:>10.0f}"
+        f"{result['peak'] / first['peak']:>7.2f}{result['bytes'] / 1e6:>9.0f}  {stages}"
+    )
 
 
 def main() -> None:
@@ -79,17 +91,20 @@ def main() -> None:
     parser.add_argument("--documents", type=int, nargs="+", default=[10_000, 50_000, 200_000])
     args = parser.parse_args()
     source = pq.read_table(args.corpus)
-    first = None
-    print(f"{'documents':>10}{'seconds':>10}{'ms/doc':>8}{'peak MiB':>10}{'ratio':>7}{'disk MB':>9}  peak MiB by stage")
+    first: dict[str, dict] = {}
+    print(
+        f"{'documents':>10} {'build':<8}{'reused':>9}{'seconds':>10}{'ms/doc':>8}{'peak MiB':>10}{'ratio':>7}"
+        f"{'disk MB':>9}  peak MiB by stage"
+    )
     for documents in args.documents:
-        result = build(args.program, source, args.embedder, documents)
-        first = first or result
-        stages = ", ".join(f"{n} {p / 2**20:.0f}" for n, p in result["peaks"].items())
-        print(
-            f"{documents:>10}{result['seconds']:>10.1f}{1e3 * result['seconds'] / documents:>8.2f}"
-            f"{result['peak'] / 2**20:>10.0f}{result['peak'] / first['peak']:>7.2f}{result['bytes'] / 1e6:>9.0f}  {stages}",
-            flush=True,
-        )
+        with tempfile.TemporaryDirectory() as folder:
+            root = pathlib.Path(folder)
+            write_corpus(source, documents, root / "corpus.parquet")
+            (root / "job.toml").write_text(JOB.format(folder=folder, embedder=args.embedder))
+            # The second build takes every chunk over, so that the join of the keys is measured too.
+            for generation, what, more in [(1, "first", []), (2, "second", ["--set", "sparse.text_weight=0.9"])]:
+                result = build(args.program, root, generation, *more)
+                print(line(documents, what, result, first.setdefault(what, result)), flush=True)
 
 
 if __name__ == "__main__":
