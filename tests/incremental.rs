@@ -216,6 +216,24 @@ fn a_plan_knows_what_is_done_and_what_the_indexes_take() {
 }
 
 #[test]
+fn files_that_a_killed_build_had_not_finished_are_not_published() {
+    let place = Place::new(&documents());
+    place.build_expecting(0, &["--stage", "queries"]);
+    let building = place.path("out/generations/building");
+    for name in ["manifest.json.tmp", "queries/part-00000.parquet.tmp"] {
+        fs::write(building.join(name), "half").unwrap();
+    }
+    place.build_expecting(0, &[]);
+    assert!(!place.generation(1).join("manifest.json.tmp").exists());
+    assert!(
+        !place
+            .generation(1)
+            .join("queries/part-00000.parquet.tmp")
+            .exists()
+    );
+}
+
+#[test]
 fn starting_over_takes_nothing_from_a_given_up_build() {
     let place = Place::new(&documents());
     place.build_expecting(0, &["--stage", "queries"]);

@@ -399,6 +399,7 @@ impl Build<'_> {
     ) -> Result<Summary, EngineError> {
         let folder = self.building.folder();
         reuse::remove(&folder)?;
+        store::remove_temporary(&folder)?;
         let manifest = self.manifest(&folder, indexes)?;
         store::replace_json(&folder.join("manifest.json"), &manifest)?;
         let meter = Meter::start();

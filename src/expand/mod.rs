@@ -1,7 +1,7 @@
 //! Writes the questions each chunk answers, and says how much better than chance the chunk predicts each.
 
 pub mod filter;
-mod prompt;
+pub mod prompt;
 
 use std::collections::HashSet;
 

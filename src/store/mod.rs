@@ -151,8 +151,25 @@ pub fn sync_tree(folder: &Path) -> Result<(), StoreError> {
     Ok(())
 }
 
+const TEMPORARY: &str = ".tmp";
+
 fn temporary_name(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
-    name.push(".tmp");
+    name.push(TEMPORARY);
     name.into()
+}
+
+/// Removes what killed processes left below `folder`: files that have not been given their own names.
+pub fn remove_temporary(folder: &Path) -> Result<(), StoreError> {
+    for entry in walkdir::WalkDir::new(folder) {
+        let entry = entry.map_err(|e| StoreError::Invalid {
+            path: folder.to_owned(),
+            message: e.to_string(),
+        })?;
+        let path = entry.path();
+        if entry.file_type().is_file() && path.to_string_lossy().ends_with(TEMPORARY) {
+            std::fs::remove_file(path).map_err(StoreError::io(path))?;
+        }
+    }
+    Ok(())
 }

@@ -1,0 +1,170 @@
+"""The models against their best peers: both run the same work in turn, and ratios are printed with their spread.
+
+    python benches/models.py OURS DATA MODELS [--runs 5] [--only prefill …]
+
+OURS is the built benchmark (`cargo bench --bench models --no-run`), DATA the folder of evaluation sets (for real text),
+MODELS the folder of `make models`. Peers run in the Pythons named by INTENDEX_LLAMA_PYTHON (llama-cpp-python and numpy,
+built for this machine) and INTENDEX_ONNX_PYTHON (onnx, onnxruntime, tokenizers); one that is not named is left out, and
+said so. A ratio above 1 means that ours is faster. Needs pyarrow.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import statistics
+import subprocess
+
+import pyarrow.parquet as pq
+
+HERE = pathlib.Path(__file__).parent
+SYSTEM = "You are a helpful assistant."
+CHUNK = 600  # characters
+
+
+class Process:
+    """A model behind a pipe. It idles while the other one works."""
+
+    def __init__(self, *command: str):
+        self.process = subprocess.Popen(
+            [str(c) for c in command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
+
+    def ask(self, **request) -> dict:
+        self.process.stdin.write(json.dumps(request) + "\n")
+        self.process.stdin.flush()
+        line = self.process.stdout.readline()
+        if not line:
+            raise SystemExit(f"{self.process.args[0]} ended with {self.process.wait()}")
+        return json.loads(line)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def chatml(messages: list[dict]) -> str:
+    turns = "".join(f"<|im_start|>{m['role']}\n{m['content']}<|im_end|>\n" for m in messages)
+    return turns + "<|im_start|>assistant\n"
+
+
+def report(what: str, unit: str, pairs: list[tuple[dict, dict, float, float]]) -> None:
+    """Each pair: our answer, the peer's, and how many units of work each did."""
+    ours = [work / answer["seconds"] for answer, _, work, _ in pairs]
+    peers = [work / answer["seconds"] for _, answer, _, work in pairs]
+    ratios = sorted(a / b for a, b in zip(ours, peers))
+    memory = [max(p[i]["peak_mib"] for p in pairs) for i in (0, 1)]
+    print(
+        f"{what:<34}{statistics.median(ours):>9.1f}{statistics.median(peers):>9.1f} {unit:<9}"
+        f"{statistics.median(ratios):>6.2f}  [{ratios[0]:.2f}, {ratios[-1]:.2f}]  {memory[0]:>6.0f}{memory[1]:>7.0f}",
+        flush=True,
+    )
+
+
+def decoder(args, name: str, gguf: pathlib.Path, peer: str, texts: list[str]) -> None:
+    wanted = lambda task: not args.only or task in args.only
+    with (
+        Process(args.ours, "decoder", gguf) as ours,
+        Process(peer, HERE / "peers/llama.py", gguf, args.threads) as theirs,
+    ):
+        prompt = lambda user: {
+            "system": SYSTEM,
+            "user": user,
+            "prompt": chatml([{"role": "system", "content": SYSTEM}, {"role": "user", "content": user}]),
+        }
+        if wanted("prefill"):
+            # About 512 tokens each, every one a text not read before.
+            documents = iter(" ".join(texts[i : i + 6])[:2300] for i in range(0, len(texts), 6))
+            pairs = []
+            for _ in range(args.runs + 1):
+                request = prompt(next(documents))
+                a, b = ours.ask(task="prefill", **request), theirs.ask(task="prefill", **request)
+                pairs.append((a, b, b["tokens"], b["tokens"]))
+            report(f"{name}: prefill", "tokens/s", pairs[1:])
+        for rows in (1, 16, 32):
+            task = f"decode-{rows}"
+            if wanted(task):
+                request = prompt("Write a long story about a lighthouse keeper and the sea.")
+                request |= {"task": "generate", "n": rows, "max_tokens": 64, "top_p": 0.95}
+                request["temperature"] = 0.0 if rows == 1 else 1.0
+                pairs = []
+                for _ in range(args.runs):
+                    a, b = ours.ask(**request), theirs.ask(**request)
+                    pairs.append((a, b, a["tokens"], b["tokens"]))
+                report(f"{name}: decode, {rows} rows", "tokens/s", pairs)
+        if wanted("work"):
+            passages = [t[:CHUNK] for t in texts[: args.chunks]]
+            rendered = ours.ask(task="prompts", passages=[*passages, ""])["prompts"]
+            *prompts, empty = [chatml(messages) for messages in rendered]
+            request = {"n": 5, "temperature": 0.8, "top_p": 0.95, "max_tokens": 32}
+            pairs = []
+            for _ in range(args.runs if args.runs < 5 else 5):
+                a = ours.ask(task="work", passages=passages, **request)
+                b = theirs.ask(task="work", prompts=prompts, empty=empty, chunks_at_once=8, **request)
+                pairs.append((a, b, len(passages), len(passages)))
+            report(f"{name}: 5 queries and scores", "chunks/s", pairs)
+        if wanted("parity"):
+            parity(name, ours, theirs, texts)
+
+
+def parity(name: str, ours: Process, theirs: Process, texts: list[str]) -> None:
+    same = 0
+    for text in texts[:50]:
+        user = f"Summarise in one sentence: {text[:400]}"
+        messages = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": user}]
+        request = {"task": "generate", "n": 1, "temperature": 0.0, "top_p": 1.0, "max_tokens": 20}
+        a = ours.ask(system=SYSTEM, user=user, **request)["text"].strip()
+        b = theirs.ask(prompt=chatml(messages), **request)["text"].strip()
+        if a == b:
+            same += 1
+        else:
+            print(f"  ours: {a!r}\n  peer: {b!r}")
+    print(f"{name}: the first 20 greedy tokens agree for {same} of 50 prompts")
+
+
+def embedder(args, folder: pathlib.Path, peer: str, texts: list[str]) -> None:
+    texts = [t[:CHUNK] for t in texts[:2000]]
+    with Process(args.ours, "embedder", folder) as ours, Process(peer, HERE / "peers/ort.py", folder, args.threads) as theirs:
+        pairs = []
+        for _ in range(args.runs):
+            a, b = ours.ask(texts=texts), theirs.ask(texts=texts, max_tokens=256)
+            pairs.append((a, b, len(texts), len(texts)))
+        report("MiniLM: 2,000 chunks", "chunks/s", pairs)
+        a, b, dim = pairs[0][0]["vectors"], pairs[0][1]["vectors"], pairs[0][0]["dim"]
+        cosines = [sum(x * y for x, y in zip(a[i : i + dim], b[i : i + dim])) for i in range(0, len(a), dim)]
+        print(f"MiniLM: lowest cosine to the peer's vectors {min(cosines):.6f}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("ours")
+    parser.add_argument("data", type=pathlib.Path)
+    parser.add_argument("models", type=pathlib.Path)
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--chunks", type=int, default=100)
+    parser.add_argument("--only", nargs="*", default=[])
+    args = parser.parse_args()
+    os.environ["RAYON_NUM_THREADS"] = str(args.threads)
+    texts = pq.read_table(args.data / "scifact/corpus.parquet")["text"].to_pylist()
+    print(f"{'':<34}{'ours':>9}{'peer':>9} {'':<9}{'ratio':>6}  {'spread':<13} {'MiB':>6}{'peer':>7}")
+    for name, wanted, peer, run in [
+        ("llama.cpp", lambda p: (p / "model.gguf").exists(), "INTENDEX_LLAMA_PYTHON", decoder),
+        ("ONNX Runtime", lambda p: (p / "model.safetensors").exists(), "INTENDEX_ONNX_PYTHON", embedder),
+    ]:
+        python = os.environ.get(peer)
+        if not python:
+            print(f"LEFT OUT: {name}: {peer} is not set")
+            continue
+        for folder in sorted(filter(wanted, args.models.iterdir())):
+            if run is decoder:
+                decoder(args, folder.name, folder / "model.gguf", python, texts)
+            elif not args.only or "embed" in args.only:
+                embedder(args, folder, python, texts)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,182 @@
+//! The models as `benches/models.py` asks for them: one JSON request a line on stdin, one JSON answer a line on stdout.
+//!
+//!     cargo bench --bench models -- decoder MODEL.gguf
+//!     cargo bench --bench models -- embedder FOLDER
+
+use std::{
+    io::{BufRead, Write},
+    path::Path,
+    time::Instant,
+};
+
+use candle_core::Device;
+use intendex::{
+    expand::{self, Chunk, prompt},
+    job::spec,
+    model::{
+        Embed, Generate, Message, ModelIdentity, Prompt, Role, Sampling, TextKind,
+        bert::BertEmbedder, decoder::Decoder,
+    },
+};
+use serde_json::{Value, json};
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
+    let [kind, model] = &arguments[..] else {
+        // `cargo bench` runs every benchmark; this one needs a partner.
+        return eprintln!("models: run by `make bench-models`");
+    };
+    let answer: Box<dyn Fn(&Value) -> Value> = match kind.as_str() {
+        "decoder" => {
+            let decoder = decoder(model);
+            Box::new(move |request| decode(&decoder, request))
+        }
+        _ => {
+            let embedder = embedder(model);
+            Box::new(move |request| embed(&embedder, request))
+        }
+    };
+    for line in std::io::stdin().lock().lines() {
+        let request: Value = serde_json::from_str(&line.expect("stdin")).expect("a request");
+        let mut answer = answer(&request);
+        answer["peak_mib"] = json!(peak_mib());
+        println!("{answer}");
+        std::io::stdout().flush().expect("stdout");
+    }
+}
+
+fn identity(name: &str) -> ModelIdentity {
+    ModelIdentity {
+        name: name.into(),
+        architecture: "bench".into(),
+        files: Vec::new(),
+    }
+}
+
+fn decoder(path: &str) -> Decoder {
+    let settings: spec::Generator =
+        serde_json::from_value(json!({ "model": path })).expect("settings");
+    Decoder::load(Path::new(path), identity(path), &settings, &Device::Cpu).expect("a model")
+}
+
+fn embedder(folder: &str) -> BertEmbedder {
+    let settings: spec::Embedder =
+        serde_json::from_value(json!({ "model": folder })).expect("settings");
+    BertEmbedder::load(Path::new(folder), identity(folder), &settings, &Device::Cpu)
+        .expect("a model")
+}
+
+fn decode(decoder: &Decoder, request: &Value) -> Value {
+    match request["task"].as_str() {
+        // What the peer is given to read: the prompts of `work`.
+        Some("prompts") => {
+            let prompts: Vec<Value> = strings(&request["passages"])
+                .map(|p| json!(prompt::prompt(p, &spec::Expand::default()).messages))
+                .collect();
+            json!({ "prompts": prompts })
+        }
+        Some("prefill") => {
+            let request = [(user(request), sampling(1, 0.0, 1.0, 1))];
+            let (seconds, _) = timed(|| decoder.generate(&request));
+            json!({ "seconds": seconds })
+        }
+        Some("generate") => generate(decoder, request),
+        _ => work(decoder, request),
+    }
+}
+
+/// Continues one prompt `n` times; the prompt's reading is not timed.
+fn generate(decoder: &Decoder, request: &Value) -> Value {
+    let number = |key: &str| request[key].as_f64().unwrap_or_default();
+    let sampling = |most| {
+        sampling(
+            number("n") as usize,
+            number("temperature") as f32,
+            number("top_p") as f32,
+            most,
+        )
+    };
+    decoder.generate(&[(user(request), sampling(1))]);
+    let requests = [(user(request), sampling(number("max_tokens") as usize))];
+    let (seconds, answers) = timed(|| decoder.generate(&requests));
+    let completions = answers.into_iter().next().expect("one").expect("a text");
+    let tokens: usize = completions.iter().map(|c| c.tokens - 1).sum();
+    json!({ "seconds": seconds, "tokens": tokens, "text": completions[0].text })
+}
+
+/// The questions of the passages, and their scores, as the queries stage makes them.
+fn work(decoder: &Decoder, request: &Value) -> Value {
+    let settings = spec::Expand {
+        queries: request["n"].as_u64().expect("n") as usize,
+        ..spec::Expand::default()
+    };
+    let passages: Vec<&str> = strings(&request["passages"]).collect();
+    let chunks: Vec<Chunk> = passages
+        .iter()
+        .enumerate()
+        .map(|(seed, text)| Chunk {
+            title: None,
+            text,
+            intents: Vec::new(),
+            seed: seed as u64,
+        })
+        .collect();
+    let (seconds, written) =
+        timed(|| expand::queries(&chunks, &settings, decoder, Some(decoder), &|| {}));
+    let written: Vec<_> = written.into_iter().map(|w| w.expect("questions")).collect();
+    let sampled: usize = written.iter().map(|w| w.tokens).sum();
+    let questions: Vec<Vec<&str>> = written
+        .iter()
+        .take(3)
+        .map(|w| w.queries.iter().map(|q| &q.text[..]).collect())
+        .collect();
+    json!({ "seconds": seconds, "sampled": sampled, "questions": questions })
+}
+
+fn embed(embedder: &BertEmbedder, request: &Value) -> Value {
+    let texts: Vec<&str> = strings(&request["texts"]).collect();
+    let (seconds, embedded) = timed(|| embedder.embed(&texts, TextKind::Document));
+    let vectors = embedded.expect("vectors").vectors;
+    json!({ "seconds": seconds, "dim": vectors.dim, "vectors": vectors.values })
+}
+
+fn timed<T>(work: impl FnOnce() -> T) -> (f64, T) {
+    let start = Instant::now();
+    let result = work();
+    (start.elapsed().as_secs_f64(), result)
+}
+
+fn user(request: &Value) -> Prompt {
+    let message = |role, key: &str| Message {
+        role,
+        content: request[key].as_str().unwrap_or_default().into(),
+    };
+    Prompt {
+        messages: vec![
+            message(Role::System, "system"),
+            message(Role::User, "user"),
+        ],
+    }
+}
+
+fn sampling(n: usize, temperature: f32, top_p: f32, max_tokens: usize) -> Sampling {
+    Sampling {
+        n,
+        temperature,
+        top_p,
+        max_tokens,
+        stop: Vec::new(),
+        seed: 1,
+    }
+}
+
+fn strings(value: &Value) -> impl Iterator<Item = &str> {
+    value.as_array().into_iter().flatten().filter_map(Value::as_str)
+}
+
+fn peak_mib() -> f64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find(|l| l.starts_with("VmHWM"));
+    let kib = line.and_then(|l| l.split_whitespace().nth(1)?.parse::<f64>().ok());
+    kib.unwrap_or_default() / 1024.0
+}
