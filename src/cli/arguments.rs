@@ -74,7 +74,8 @@ fn refuse(error: &Error, format: LogFormat) -> ExitCode {
 
 /// What is wrong, without the usage below it.
 fn summary(error: &Error) -> String {
-    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+    use ErrorKind::{DisplayHelpOnMissingArgumentOrSubcommand, MissingSubcommand};
+    if [DisplayHelpOnMissingArgumentOrSubcommand, MissingSubcommand].contains(&error.kind()) {
         return "a command is missing; --help lists them".into();
     }
     let text = error.to_string();
