@@ -12,7 +12,7 @@ use rayon::prelude::*;
 
 use super::attention::{Keys, attend};
 use super::prefix::Prefix;
-use super::qwen2::{Heads, Qwen2};
+use super::transformer::{Heads, Transformer};
 use super::sample::{draw, rng};
 use super::text::Text;
 use crate::model::tokenizer::TokenBytes;
@@ -51,7 +51,7 @@ struct Row {
 impl<'a> Group<'a> {
     /// Draws the first token of every continuation.
     pub fn start(
-        model: &Qwen2,
+        model: &Transformer,
         vocabulary: &Vocabulary,
         request: usize,
         prefix: Arc<Prefix>,
@@ -179,7 +179,7 @@ impl Row {
 }
 
 /// Adds a token to every row of every group; each group has a row.
-pub fn step(model: &Qwen2, vocabulary: &Vocabulary, groups: &mut [Group]) -> Result<()> {
+pub fn step(model: &Transformer, vocabulary: &Vocabulary, groups: &mut [Group]) -> Result<()> {
     let ids: Vec<u32> = groups
         .iter()
         .flat_map(|g| g.rows.iter().map(|r| r.last))
@@ -208,6 +208,7 @@ pub fn step(model: &Qwen2, vocabulary: &Vocabulary, groups: &mut [Group]) -> Res
                 &group.prefix.keys[layer],
                 &own,
                 None,
+                model.architecture.window(layer),
             )?);
             from += rows;
         }

@@ -5,7 +5,7 @@ use rayon::prelude::*;
 
 use super::attention::{Keys, attend, causal_mask};
 use super::prefix::Prefix;
-use super::qwen2::{Heads, Qwen2};
+use super::transformer::{Heads, Transformer};
 use super::sample::log_probability;
 use crate::model::{LogProb, batch};
 
@@ -15,7 +15,7 @@ const TOKENS: usize = 512;
 const ROWS: usize = 64;
 
 /// log P(continuation | prefix) of each continuation, given as tokens.
-pub fn score(model: &Qwen2, prefix: &Prefix, continuations: &[Vec<u32>]) -> Result<Vec<LogProb>> {
+pub fn score(model: &Transformer, prefix: &Prefix, continuations: &[Vec<u32>]) -> Result<Vec<LogProb>> {
     let mut scores = vec![
         LogProb {
             sum: 0.0,
@@ -38,7 +38,7 @@ pub fn score(model: &Qwen2, prefix: &Prefix, continuations: &[Vec<u32>]) -> Resu
 }
 
 /// The sums of the tokens' log-probabilities; every text has a token.
-fn sums(model: &Qwen2, prefix: &Prefix, texts: &[&[u32]]) -> Result<Vec<f64>> {
+fn sums(model: &Transformer, prefix: &Prefix, texts: &[&[u32]]) -> Result<Vec<f64>> {
     let mut rows = vec![prefix.last.clone()];
     let inputs: Vec<&[u32]> = texts
         .iter()
@@ -67,7 +67,7 @@ fn sums(model: &Qwen2, prefix: &Prefix, texts: &[&[u32]]) -> Result<Vec<f64>> {
 }
 
 /// The last layer's outputs of all texts' tokens, one text after another.
-fn outputs(model: &Qwen2, prefix: &Prefix, texts: &[&[u32]]) -> Result<Tensor> {
+fn outputs(model: &Transformer, prefix: &Prefix, texts: &[&[u32]]) -> Result<Tensor> {
     let past = prefix.tokens.len();
     let ids: Vec<u32> = texts.concat();
     let positions: Vec<u32> = texts
@@ -89,6 +89,7 @@ fn outputs(model: &Qwen2, prefix: &Prefix, texts: &[&[u32]]) -> Result<Tensor> {
                 &prefix.keys[layer],
                 &own,
                 Some(mask),
+                model.architecture.window(layer),
             )?);
             from += text.len();
         }
@@ -98,7 +99,7 @@ fn outputs(model: &Qwen2, prefix: &Prefix, texts: &[&[u32]]) -> Result<Tensor> {
 
 /// The log-probability of each target (row, _, token), which are in the order of the rows.
 fn log_probabilities(
-    model: &Qwen2,
+    model: &Transformer,
     outputs: &Tensor,
     targets: &[(usize, usize, u32)],
 ) -> Result<Vec<f64>> {
