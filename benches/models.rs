@@ -21,7 +21,10 @@ use intendex::{
 use serde_json::{Value, json};
 
 fn main() {
-    let arguments: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
+    let arguments: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|a| a != "--bench")
+        .collect();
     let [kind, model] = &arguments[..] else {
         // `cargo bench` runs every benchmark; this one needs a partner.
         return eprintln!("models: run by `make bench-models`");
@@ -152,10 +155,7 @@ fn user(request: &Value) -> Prompt {
         content: request[key].as_str().unwrap_or_default().into(),
     };
     Prompt {
-        messages: vec![
-            message(Role::System, "system"),
-            message(Role::User, "user"),
-        ],
+        messages: vec![message(Role::System, "system"), message(Role::User, "user")],
     }
 }
 
@@ -171,7 +171,11 @@ fn sampling(n: usize, temperature: f32, top_p: f32, max_tokens: usize) -> Sampli
 }
 
 fn strings(value: &Value) -> impl Iterator<Item = &str> {
-    value.as_array().into_iter().flatten().filter_map(Value::as_str)
+    value
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
 }
 
 fn peak_mib() -> f64 {

@@ -1,8 +1,10 @@
 //! The program from outside: exit codes, where output goes, what errors look like.
 
-use std::fs;
+use std::{fs, sync::Arc};
 
+use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
 use assert_cmd::Command;
+use parquet::arrow::ArrowWriter;
 use predicates::prelude::*;
 use predicates::str::{contains, is_empty, starts_with};
 
@@ -28,6 +30,85 @@ fn usage_errors_exit_with_2() {
         .assert()
         .code(2)
         .stderr(contains("from 0 to 1"));
+    for (command, remedy) in [
+        (&["search", "out", "q", "-k", "0"][..], "at least 1"),
+        (&["search", "out", " \t"], "nothing in it to search for"),
+        (&["gc", "out", "--keep", "0"], "at least 1"),
+        (&["import", "x", "--out", "y", "--limit", "0"], "at least 1"),
+        (&["schema", "nope", "--out", "schemas"], "no schema `nope`"),
+        (&["schema", "all"], "--out"),
+    ] {
+        let mut program = intendex();
+        let run = program.args(command).assert().code(2).stdout(is_empty());
+        run.stderr(contains(remedy));
+    }
+}
+
+#[test]
+fn an_empty_variable_counts_as_not_set() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("a.md"), "text").unwrap();
+    let import = |variables: &[(&str, &str)], flags: &[&str]| {
+        let mut command = intendex();
+        command
+            .current_dir(&dir)
+            .args(["import", ".", "--out", "c.parquet"])
+            .args(flags)
+            .envs(variables.iter().copied());
+        command.assert().code(0)
+    };
+    let empty = [
+        ("INTENDEX_QUIET", ""),
+        ("INTENDEX_VERBOSE", ""),
+        ("INTENDEX_LOG_FORMAT", ""),
+        ("INTENDEX_IMPORT_LIMIT", ""),
+        ("INTENDEX_IMPORT_GLOB", ""),
+    ];
+    import(&empty, &[]).stderr(contains("1 documents"));
+    // What is off excludes nothing.
+    import(&[("INTENDEX_QUIET", "0")], &["-v"]).stderr(contains("1 documents"));
+    import(&[("INTENDEX_QUIET", "true")], &[]).stderr(is_empty());
+    intendex()
+        .args(["import", "x"])
+        .env("INTENDEX_IMPORT_OUT", "")
+        .assert()
+        .code(2)
+        .stderr(contains("--out"));
+}
+
+#[test]
+fn refused_arguments_are_json_too() {
+    let refusal = |command: &mut Command| {
+        let stderr = command
+            .assert()
+            .code(2)
+            .stdout(is_empty())
+            .get_output()
+            .stderr
+            .clone();
+        let line: serde_json::Value = serde_json::from_slice(&stderr).unwrap();
+        assert_eq!(line["level"], "ERROR");
+        assert!(line["timestamp"].is_string());
+        line["message"].as_str().unwrap().to_owned()
+    };
+    let json = ["--log-format", "json"];
+    let unknown = refusal(intendex().arg("serach").args(json));
+    assert!(
+        unknown.starts_with("unrecognized subcommand 'serach'"),
+        "{unknown}"
+    );
+    assert!(!unknown.contains("Usage"), "{unknown}");
+    let missing = refusal(intendex().args(["import", "x", "--log-format=json"]));
+    assert!(missing.contains("--out <FILE>"), "{missing}");
+    let mut command = intendex();
+    command.env("INTENDEX_LOG_FORMAT", "json");
+    let wrong = refusal(command.args(["search", "out", "q", "--alpha", "2"]));
+    assert!(wrong.ends_with("must be from 0 to 1"), "{wrong}");
+    let none = refusal(intendex().args(json));
+    assert!(none.contains("a command is missing"), "{none}");
+    // Help is a result, not an error.
+    let help = intendex().args(json).arg("--help").assert().code(0);
+    help.stdout(contains("Usage:")).stderr(is_empty());
 }
 
 #[test]
@@ -131,6 +212,7 @@ fn json_logs_are_json_on_every_line() {
     let output = command.assert().code(78).get_output().stderr.clone();
     let error: serde_json::Value = serde_json::from_slice(&output).unwrap();
     assert_eq!(error["level"], "ERROR");
+    assert!(error["timestamp"].is_string(), "{error}");
     assert_eq!(error["causes"].as_array().unwrap().len(), 1);
 }
 
@@ -188,6 +270,35 @@ fn schema_completions_and_manual_come_on_stdout() {
     for page in ["intendex.1", "intendex-build.1", "intendex-eval-run.1"] {
         assert!(dir.path().join("man").join(page).is_file(), "{page}");
     }
+}
+
+#[test]
+fn an_error_of_the_system_is_told_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = dir.path().join("no-run.txt");
+    let qrels = dir.path().join("qrels.parquet");
+    let ids: ArrayRef = Arc::new(StringArray::from(vec!["a"]));
+    let relevance: ArrayRef = Arc::new(Int64Array::from(vec![1]));
+    let columns = [
+        ("query_id", ids.clone()),
+        ("doc_id", ids),
+        ("relevance", relevance),
+    ];
+    let batch = RecordBatch::try_from_iter(columns).unwrap();
+    let file = fs::File::create(&qrels).unwrap();
+    let mut writer = ArrowWriter::try_new(file, batch.schema(), None).unwrap();
+    writer.write(&batch).unwrap();
+    writer.close().unwrap();
+    let mut command = intendex();
+    command
+        .args(["eval", "run"])
+        .arg(&run)
+        .arg("--qrels")
+        .arg(&qrels);
+    let stderr = command.assert().code(2).get_output().stderr.clone();
+    let said = String::from_utf8(stderr).unwrap();
+    assert_eq!(said.matches("os error 2").count(), 1, "{said}");
+    assert!(said.contains("no-run.txt"), "{said}");
 }
 
 #[test]

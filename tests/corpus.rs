@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use arrow::array::{
     Array, ArrayRef, AsArray, DictionaryArray, Int32Array, Int64Array, LargeStringArray,
-    ListBuilder, RecordBatch, StringArray, StringBuilder, StringViewArray,
+    ListBuilder, NullArray, RecordBatch, StringArray, StringBuilder, StringViewArray,
 };
 use arrow::datatypes::Int32Type;
 use common::write_bytes;
@@ -208,6 +208,75 @@ fn a_filter_sees_the_original_columns() {
             "{bad}: {error}"
         );
     }
+    for (bad, why) in [
+        (
+            "yeer > 1",
+            "there is no column `yeer`; did you mean `year`?",
+        ),
+        (
+            "lang = 'en'",
+            "there is no column `lang`; write \"Lang\", with the quotes",
+        ),
+        (
+            "doc_id = \"xyz\"",
+            "if it is a value, write 'xyz', with single quotes",
+        ),
+        ("year >", "it is not a SQL expression ("),
+        (
+            "year + 1",
+            "it is Int64, but must be true or false for each row",
+        ),
+        ("year > 'many'", "many"),
+        ("lenth(text) > 1", "lenth"),
+    ] {
+        let error = open(&filtered(bad)).err().unwrap();
+        assert!(matches!(error, CorpusError::Filter { .. }), "{error}");
+        let error = error.to_string();
+        let whole = [
+            "`corpus.filter` cannot be used: ",
+            why,
+            &format!("; the filter is `{bad}`; the columns are doc_id, text, year, Lang"),
+        ];
+        assert!(whole.iter().all(|part| error.contains(part)), "{error}");
+        for internal in [
+            "?table?",
+            "__file",
+            "Schema error",
+            "ParserError",
+            "Arrow error",
+        ] {
+            assert!(!error.contains(internal), "{internal} in {error}");
+        }
+    }
+}
+
+#[test]
+fn a_title_column_of_nulls_is_no_title() {
+    let dir = tempfile::tempdir().unwrap();
+    let table = |name: &str, id: &str, title: ArrayRef| {
+        let columns = vec![
+            ("doc_id", strings(&[id])),
+            ("title", title),
+            ("text", strings(&["A"])),
+        ];
+        write(&dir, name, columns)
+    };
+    let nulls = || Arc::new(NullArray::new(1)) as ArrayRef;
+    let titles = |path: &Path| {
+        let corpus = Corpus {
+            title: Some("title".into()),
+            filter: Some("title IS NULL OR title <> 'x'".into()),
+            ..named(path)
+        };
+        column(&read(&corpus).0, "title")
+    };
+    assert_eq!(titles(&table("b.parquet", "b", nulls())), ["∅"]);
+    // Beside files that have titles, in either order.
+    table("a.parquet", "a", strings(&["Ay"]));
+    table("c.parquet", "c", strings(&["Cee"]));
+    assert_eq!(titles(dir.path()), ["Ay", "∅", "Cee"]);
+    std::fs::remove_file(dir.path().join("a.parquet")).unwrap();
+    assert_eq!(titles(dir.path()), ["∅", "Cee"]);
 }
 
 #[test]

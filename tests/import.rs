@@ -271,3 +271,136 @@ fn many_long_files_make_one_whole_corpus() {
             .all(|(row, (_, bytes))| row.2.as_bytes() == bytes)
     );
 }
+
+fn import(dir: &TempDir, code: i32, flags: &[&str]) -> String {
+    let mut command = intendex();
+    command
+        .current_dir(dir)
+        .args(["in", "--out", "out.parquet"]);
+    let output = command.args(flags).assert().code(code).get_output().clone();
+    String::from_utf8(output.stderr).unwrap()
+}
+
+fn ids(dir: &TempDir) -> Vec<String> {
+    let rows = rows(&dir.path().join("out.parquet"));
+    rows.into_iter().map(|row| row.0).collect()
+}
+
+#[test]
+fn links_that_lead_nowhere_or_in_a_circle_are_skipped_and_told() {
+    let dir = folder(&[("in/a.md", b"A"), ("in/sub/b.md", b"B")]);
+    let link = |to: &str, name: &str| {
+        std::os::unix::fs::symlink(to, dir.path().join("in").join(name)).unwrap();
+    };
+    link("gone.md", "c.md");
+    link("..", "sub/above");
+    link("itself", "itself");
+    link("gone", ".#a.md");
+    link("a.md", "good.md");
+    let said = import(&dir, 1, &[]);
+    for part in [
+        "in/c.md: skipped, it is a link to gone.md, which cannot be read: No such file",
+        "in/sub/above: skipped, it is a link to in, which it lies in",
+        "in/itself: skipped, it is a link to itself, which cannot be read: ",
+        "3 documents, 3 skipped",
+    ] {
+        assert!(said.contains(part), "{part} not in {said}");
+    }
+    assert_eq!(ids(&dir), ["a.md", "good.md", "sub/b.md"]);
+    // What was not asked for is not missed.
+    import(&dir, 0, &["--glob", "sub/*.md"]);
+    assert_eq!(ids(&dir), ["sub/b.md"]);
+}
+
+#[test]
+fn integers_keep_their_digits_and_other_ids_are_no_ids() {
+    let dir = folder(&[(
+        "in/r.jsonl",
+        br#"{"id": 9007199254740993, "text": "t"}
+{"id": 18446744073709551615, "text": "t"}
+{"id": -9223372036854775808, "text": "t", "title": 1984}
+{"id": 18446744073709551616, "text": "t"}
+{"id": 1.0, "text": "t"}
+{"id": true, "text": "t"}
+{"id": {"$oid": "x"}, "text": "t"}
+{"id": null, "text": "t"}
+{"text": "t"}
+{"id": "", "text": "t"}
+{"id": "a", "text": 5}
+{"id": "b", "text": "t", "title": ["x"]}
+{"id": "c\nd", "text": "t"}
+"#,
+    )]);
+    let said = import(&dir, 1, &[]);
+    for part in [
+        "r.jsonl:4: skipped, its `id` is a number with a fraction, or of more than 64 bits",
+        "r.jsonl:5: skipped, its `id` is a number with a fraction",
+        "r.jsonl:6: skipped, its `id` is not a string or an integer but true or false",
+        "r.jsonl:7: skipped, its `id` is not a string or an integer but an object",
+        "r.jsonl:8: skipped, its `id` is null; fill it, or leave the key out",
+        "r.jsonl:11: skipped, its `text` is not a string but a number",
+        "r.jsonl:12: skipped, its `title` is not a string but an array",
+        "r.jsonl:13: skipped, its doc_id c\\nd has a control character",
+        "5 documents, 8 skipped",
+    ] {
+        assert!(said.contains(part), "{part} not in {said}");
+    }
+    assert_eq!(
+        ids(&dir),
+        [
+            "9007199254740993",
+            "18446744073709551615",
+            "-9223372036854775808",
+            "r.jsonl#9",
+            "r.jsonl#10"
+        ]
+    );
+    assert_eq!(rows(&dir.path().join("out.parquet"))[2].1, "1984");
+}
+
+#[test]
+fn a_key_that_was_named_must_be_there() {
+    let dir = folder(&[
+        (
+            "in/r.jsonl",
+            b"{\"key\": 1, \"text\": \"t\"}\n{\"id\": 2, \"text\": \"t\"}\n",
+        ),
+        ("in/t.csv", b"key,text\n3,t\n"),
+        ("in/u.csv", b"id,text\n4,t\n"),
+    ]);
+    let said = import(&dir, 1, &["--id-key", "key"]);
+    for part in [
+        "r.jsonl:2: skipped, it has no `key`, named by --id-key; it has: id, text",
+        "u.csv: skipped, it has no `key`, named by --id-key; it has: id, text",
+    ] {
+        assert!(said.contains(part), "{part} not in {said}");
+    }
+    assert_eq!(ids(&dir), ["1", "3"]);
+    let said = import(&dir, 1, &["--title-key", "head"]);
+    assert!(
+        said.contains("t.csv: skipped, it has no `head`, named by --title-key; it has: key, text"),
+        "{said}"
+    );
+}
+
+#[test]
+fn ids_with_white_space_are_told_of_once() {
+    let dir = folder(&[("in/a b.md", b"A"), ("in/c.md", b"C"), ("in/d e.md", b"D")]);
+    let said = import(&dir, 0, &[]);
+    assert!(
+        said.contains("2 ids have white space in them, the first of them `a b.md`"),
+        "{said}"
+    );
+    assert_eq!(said.matches("WARN").count(), 1, "{said}");
+    let said = import(&dir, 0, &["--glob", "c.md"]);
+    assert!(!said.contains("white space"), "{said}");
+}
+
+#[test]
+fn a_folder_as_out_is_refused_before_any_work() {
+    let dir = folder(&[("in/a.md", b"A")]);
+    fs::create_dir(dir.path().join("out.parquet")).unwrap();
+    let said = import(&dir, 2, &[]);
+    assert!(said.contains("cannot write out.parquet: "), "{said}");
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
+}

@@ -52,6 +52,11 @@ fn other_versions_are_refused_before_anything_else() {
         "job.toml: `version` is 2, but this program reads version 1"
     );
     assert!(refusal("[corpus]\n", &[]).contains("`version` is missing"));
+    assert_eq!(
+        refusal(MINIMAL, &["version=2", "engine.sead=1"]),
+        "job.toml: `version` is 2, but this program reads version 1"
+    );
+    assert!(refusal(text, &["version=1"]).contains("`version` is 2"));
 }
 
 #[test]

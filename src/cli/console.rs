@@ -1,12 +1,21 @@
 //! What is said on stderr: log lines, errors and progress, for people or as NDJSON.
 
-use std::io::{self, IsTerminal, Write};
+use std::{
+    io::{self, IsTerminal, Write},
+    panic,
+};
 
 use clap::builder::BoolishValueParser;
 use indicatif::MultiProgress;
 use serde_json::json;
 use tracing::level_filters::LevelFilter;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{
+    EnvFilter,
+    fmt::{
+        format::Writer,
+        time::{FormatTime, SystemTime},
+    },
+};
 
 use super::progress::{Bars, Lines};
 use crate::job::Progress;
@@ -61,7 +70,13 @@ impl Console {
             .with_target(args.verbose > 0)
             .with_writer(move || BesideBars(bars.clone()));
         match (args.log_format, io::stderr().is_terminal()) {
-            (LogFormat::Json, _) => log.json().flatten_event(true).init(),
+            (LogFormat::Json, _) => {
+                log.json().flatten_event(true).init();
+                // A panic's own report would tear the NDJSON.
+                panic::set_hook(Box::new(|panic| {
+                    say_to_stderr(&error_line(&panic.to_string(), &[]));
+                }));
+            }
             (LogFormat::Text, true) => log.without_time().init(),
             (LogFormat::Text, false) => log.with_ansi(false).init(),
         }
@@ -84,12 +99,9 @@ impl Console {
 
     /// Writes an error and what caused it, one a line.
     pub fn error(&self, error: &anyhow::Error) {
-        let causes: Vec<String> = error.chain().skip(1).map(ToString::to_string).collect();
+        let causes = causes(error);
         let text = match self.format {
-            LogFormat::Json => {
-                json!({"level": "ERROR", "message": error.to_string(), "causes": causes})
-                    .to_string()
-            }
+            LogFormat::Json => error_line(&error.to_string(), &causes),
             LogFormat::Text => {
                 let causes = causes.iter().map(|cause| format!("\n  caused by: {cause}"));
                 format!("error: {error}{}", causes.collect::<String>())
@@ -101,15 +113,48 @@ impl Console {
     /// Writes why the process ends though it has not failed.
     pub fn stopped(&self, message: &str) {
         match self.format {
-            LogFormat::Json => self.say(&json!({"level": "WARN", "message": message}).to_string()),
+            LogFormat::Json => self.say(&warning_line(message)),
             LogFormat::Text => self.say(message),
         }
     }
 
     fn say(&self, line: &str) {
-        // With stderr gone there is nobody left to tell.
-        let _ = self.bars.suspend(|| writeln!(io::stderr(), "{line}"));
+        self.bars.suspend(|| say_to_stderr(line));
     }
+}
+
+/// Writes a line where there are no bars.
+pub fn say_to_stderr(line: &str) {
+    // With stderr gone there is nobody left to tell.
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
+/// An error as a line of NDJSON.
+pub fn error_line(message: &str, causes: &[String]) -> String {
+    json!({"timestamp": now(), "level": "ERROR", "message": message, "causes": causes}).to_string()
+}
+
+fn warning_line(message: &str) -> String {
+    json!({"timestamp": now(), "level": "WARN", "message": message}).to_string()
+}
+
+/// What caused an error, without what has been said before: many errors have their cause's words in their own.
+fn causes(error: &anyhow::Error) -> Vec<String> {
+    let mut said = vec![error.to_string()];
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !said.iter().any(|before| before.contains(&cause)) {
+            said.push(cause);
+        }
+    }
+    said.split_off(1)
+}
+
+/// The time as log lines have it.
+fn now() -> String {
+    let mut text = String::new();
+    // Fails only where the writer does, and a String never does.
+    let _ = SystemTime.format_time(&mut Writer::new(&mut text));
+    text
 }
 
 fn filter(args: &ConsoleArgs) -> EnvFilter {
@@ -133,5 +178,37 @@ impl Write for BesideBars {
 
     fn flush(&mut self) -> io::Result<()> {
         io::stderr().flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::Context;
+
+    use super::*;
+    use crate::store::StoreError;
+
+    #[test]
+    fn lines_begin_with_their_time() {
+        for line in [error_line("m", &[]), warning_line("m")] {
+            let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+            assert_eq!(
+                line.as_object().unwrap().keys().next().unwrap(),
+                "timestamp"
+            );
+            let time = line["timestamp"].as_str().unwrap();
+            chrono::DateTime::parse_from_rfc3339(time).unwrap();
+            assert!(time.ends_with('Z'), "{time}");
+        }
+    }
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let gone = || io::Error::from_raw_os_error(libc::ENOENT);
+        let own_words = StoreError::io("out".as_ref())(gone());
+        assert!(causes(&own_words.into()).is_empty());
+        let outer = Err::<(), _>(gone()).context("cannot write run.txt");
+        let causes = causes(&outer.unwrap_err());
+        assert_eq!(causes, ["No such file or directory (os error 2)"]);
     }
 }

@@ -2,13 +2,12 @@
 
 use std::{
     io::Write,
-    num::NonZeroUsize,
     path::{Path, PathBuf},
 };
 
 use indicatif::DecimalBytes;
 
-use super::ExitStatus;
+use super::{ExitStatus, at_least_one};
 use crate::store::{Output, Removed};
 
 /// Removes old generations of an output; the newest and the current one stay.
@@ -20,13 +19,13 @@ pub struct GcArgs {
     #[arg(value_name = "OUT")]
     pub output: PathBuf,
     /// How many of the newest generations stay; the current one does in any case.
-    #[arg(long, value_name = "N", env = "INTENDEX_GC_KEEP")]
-    pub keep: NonZeroUsize,
+    #[arg(long, value_name = "N", value_parser = at_least_one::<usize>, env = "INTENDEX_GC_KEEP")]
+    pub keep: usize,
 }
 
 pub fn run(args: GcArgs) -> anyhow::Result<ExitStatus> {
     let writer = Output::new(&args.output).lock_existing()?;
-    let removed = writer.remove_old(args.keep.get())?;
+    let removed = writer.remove_old(args.keep)?;
     writeln!(std::io::stdout().lock(), "{}", told(&args.output, &removed))?;
     Ok(ExitStatus::Done)
 }

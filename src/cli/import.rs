@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::ExitStatus;
+use super::{ExitStatus, at_least_one};
 use crate::corpus::import::{ImportOptions, RowKeys, import};
 
 /// Makes a Parquet corpus from Markdown, text, HTML, JSONL and CSV files.
@@ -21,7 +21,7 @@ pub struct ImportArgs {
     #[arg(long, value_name = "PATTERN", env = "INTENDEX_IMPORT_GLOB")]
     glob: Option<String>,
     /// At most so many documents.
-    #[arg(long, value_name = "N", env = "INTENDEX_IMPORT_LIMIT")]
+    #[arg(long, value_name = "N", value_parser = at_least_one::<u64>, env = "INTENDEX_IMPORT_LIMIT")]
     limit: Option<u64>,
     /// JSONL key or CSV column of the id; default: id, doc_id or _id.
     #[arg(long, value_name = "KEY", env = "INTENDEX_IMPORT_ID_KEY")]
@@ -47,6 +47,13 @@ pub fn run(args: ImportArgs) -> anyhow::Result<ExitStatus> {
         },
     };
     let done = import(&options, &|skipped| tracing::warn!("{skipped}"))?;
+    if let Some(first) = &done.first_spaced {
+        tracing::warn!(
+            "{} ids have white space in them, the first of them `{first}`: a TREC run cannot hold these, \
+             so search for them with `--format json`",
+            done.spaced
+        );
+    }
     let out = options.out.display();
     tracing::info!(
         "{out}: {} documents, {} skipped",

@@ -1,8 +1,9 @@
 //! The command line: one file per subcommand, each with its arguments and `run(args)`.
 //!
 //! Results go to stdout, everything else to stderr. Every flag has an environment name,
-//! `INTENDEX_<COMMAND>_<FLAG>`, and `INTENDEX_<FLAG>` where it is global.
+//! `INTENDEX_<COMMAND>_<FLAG>`, and `INTENDEX_<FLAG>` where it is global; a variable that is empty counts as not set.
 
+mod arguments;
 mod build;
 mod completions;
 mod console;
@@ -23,6 +24,7 @@ mod verify;
 use std::io;
 use std::path::Path;
 use std::process::ExitCode;
+use std::str::FromStr;
 
 use clap::{Parser, Subcommand};
 
@@ -89,7 +91,10 @@ impl From<ExitStatus> for ExitCode {
 /// Parses the arguments, runs the command, and gives its exit code.
 pub fn main() -> ExitCode {
     use_every_core();
-    let cli = Cli::parse();
+    let cli = match arguments::parse() {
+        Ok(cli) => cli,
+        Err(code) => return code,
+    };
     let console = Console::start(&cli.console);
     match run(cli.command, &console) {
         Ok(status) => status.into(),
@@ -161,6 +166,14 @@ fn built_with(
         models.embedder.model = folder.to_string_lossy().into_owned();
     }
     Models::find(&models, false)
+}
+
+/// A number of things of which there must be one.
+fn at_least_one<T: FromStr + PartialOrd + From<u8>>(text: &str) -> Result<T, String> {
+    match text.parse() {
+        Ok(n) if n >= T::from(1) => Ok(n),
+        _ => Err("must be a whole number, at least 1".into()),
+    }
 }
 
 fn is_bad_job(error: &anyhow::Error) -> bool {

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use serde_json::Value;
 
 use super::ExitStatus;
@@ -27,23 +27,27 @@ pub struct SchemaArgs {
 
 pub fn run(args: SchemaArgs) -> anyhow::Result<ExitStatus> {
     let schemas = schemas();
-    if let Some(folder) = &args.out {
-        for (name, file, schema) in &schemas {
-            if args.name == "all" || args.name == *name {
-                write(&folder.join(file), schema)?;
+    let wanted = |name: &str| args.name == "all" || args.name == name;
+    let known: Vec<&str> = schemas.iter().map(|(name, ..)| *name).collect();
+    ensure!(
+        known.iter().any(|name| wanted(name)),
+        "no schema `{}`; there are: {}, all",
+        args.name,
+        known.join(", ")
+    );
+    ensure!(
+        args.name != "all" || args.out.is_some(),
+        "all schemas go to a folder; name it with --out"
+    );
+    for (_, file, schema) in schemas.iter().filter(|(name, ..)| wanted(name)) {
+        match &args.out {
+            Some(folder) => write(&folder.join(file), schema)?,
+            None => {
+                let text = serde_json::to_string_pretty(schema)?;
+                writeln!(std::io::stdout().lock(), "{text}")?;
             }
         }
-        return Ok(ExitStatus::Done);
     }
-    let known: Vec<&str> = schemas.iter().map(|(name, ..)| *name).collect();
-    let found = schemas.iter().find(|(name, ..)| *name == args.name);
-    let (_, _, schema) = found
-        .with_context(|| format!("no schema `{}`; there are: {}", args.name, known.join(", ")))?;
-    writeln!(
-        std::io::stdout().lock(),
-        "{}",
-        serde_json::to_string_pretty(schema)?
-    )?;
     Ok(ExitStatus::Done)
 }
 

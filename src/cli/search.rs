@@ -1,33 +1,27 @@
 //! `intendex search`: one query, or a file of them, over a published index.
 
+mod results;
+
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    fs::File,
-    io::{BufWriter, Write},
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use anyhow::{Context, bail};
 use clap::builder::BoolishValueParser;
-use serde_json::json;
 
-use super::{ExitStatus, built_with};
+use self::results::{Out, Passages, read_passages, write_json, write_text, write_trec};
+use super::{ExitStatus, at_least_one, built_with};
 use crate::{
     index::SparseWeights,
     model::{Embed, ModelIdentity},
     search::{
         Found, Mode, Request, SearchSettings, Searcher, Unit,
         fusion::Fusion,
-        passages::{self, Passage},
-        run::{read_queries, write_results},
+        run::{TestQuery, check_ids, read_queries},
     },
     store::{Manifest, Output, read_json},
 };
-
-/// Code points of a chunk, and its questions, that the text format shows.
-const EXCERPT_CHARS: usize = 400;
-const EXCERPT_QUERIES: usize = 5;
 
 /// Searches a published index.
 #[derive(Debug, clap::Args)]
@@ -36,10 +30,10 @@ pub struct SearchArgs {
     #[arg(value_name = "OUT")]
     pub index: PathBuf,
     /// What to search for.
-    #[arg(required_unless_present = "queries", conflicts_with = "queries")]
+    #[arg(required_unless_present = "queries", conflicts_with = "queries", value_parser = words)]
     pub query: Option<String>,
     /// How many results a query gets.
-    #[arg(short, long, default_value_t = 10, env = "INTENDEX_SEARCH_K")]
+    #[arg(short, long, value_parser = at_least_one::<usize>, default_value = "10", env = "INTENDEX_SEARCH_K")]
     pub k: usize,
     /// Which indexes answer; default: both, or the one there is.
     #[arg(long, value_enum, env = "INTENDEX_SEARCH_MODE")]
@@ -50,7 +44,7 @@ pub struct SearchArgs {
     /// Parquet file of queries: columns query_id and text.
     #[arg(long, value_name = "FILE", env = "INTENDEX_SEARCH_QUERIES")]
     pub queries: Option<PathBuf>,
-    /// Write results here instead of to stdout.
+    /// Write results here instead of to stdout; the file appears when it is whole.
     #[arg(long, value_name = "FILE", env = "INTENDEX_SEARCH_OUT")]
     pub out: Option<PathBuf>,
     /// What a result is; a document ranks by its best chunk.
@@ -117,57 +111,95 @@ fn share(text: &str) -> Result<f32, String> {
     }
 }
 
+fn words(text: &str) -> Result<String, String> {
+    match text.trim().is_empty() {
+        true => Err("there is nothing in it to search for".into()),
+        false => Ok(text.into()),
+    }
+}
+
 pub fn run(args: SearchArgs) -> anyhow::Result<ExitStatus> {
     let (_, generation) = Output::new(&args.index).current()?;
     let manifest: Manifest = read_json(&generation.join("manifest.json"))?;
-    let mode = args
-        .mode
-        .map_or_else(|| default_mode(&manifest), SearchMode::mode);
-    let embedder = match mode {
-        Mode::Sparse => None,
-        Mode::Hybrid | Mode::Dense => Some(embedder(&manifest, &args)?),
-    };
-    let searcher = Searcher::open(&generation, settings(&manifest, &args), embedder.as_deref())?;
-    let (ids, texts): (Vec<String>, Vec<String>) = match (&args.queries, &args.query) {
-        (Some(file), _) => read_queries(file)?
-            .into_iter()
-            .map(|q| (q.query_id, q.text))
-            .unzip(),
-        (None, query) => (vec!["1".into()], vec![query.clone().unwrap_or_default()]),
-    };
-    let unit = match args.by {
-        SearchBy::Chunk => Unit::Chunk,
-        SearchBy::Document => Unit::Document,
-    };
-    let queries: Vec<&str> = texts.iter().map(String::as_str).collect();
-    let answers = searcher.search(
-        &queries,
-        Request {
-            mode,
-            unit,
-            k: args.k,
-        },
-    )?;
-    let default = if args.queries.is_some() {
-        SearchFormat::Trec
-    } else {
-        SearchFormat::Text
-    };
-    let mut out = output(args.out.as_deref())?;
-    let format = args.format.unwrap_or(default);
+    let queries = args.queries()?;
+    let format = args.format();
+    // What would make the run useless is found before there is work to lose.
+    if format == SearchFormat::Trec {
+        check_ids(&queries)?;
+    }
+    let out = Out::create(args.out.as_deref())?;
+    let answers = answers(&args, &generation, &manifest, &queries)?;
     let passages = match format {
-        SearchFormat::Trec => BTreeMap::new(),
+        SearchFormat::Trec => Passages::new(),
         SearchFormat::Json | SearchFormat::Text => read_passages(&answers, &generation, &manifest)?,
     };
-    for (id, found) in ids.iter().zip(&answers) {
-        match format {
-            SearchFormat::Trec => write_trec(&mut out, id, found, unit)?,
-            SearchFormat::Json => write_json(&mut out, id, found, &passages)?,
-            SearchFormat::Text => write_text(&mut out, found, &passages)?,
+    out.write(|out| {
+        for (query, found) in queries.iter().zip(&answers) {
+            match format {
+                SearchFormat::Trec => write_trec(out, query, found, args.by.unit())?,
+                SearchFormat::Json => write_json(out, query, found, &passages)?,
+                SearchFormat::Text => {
+                    let query = args.queries.is_some().then_some(query);
+                    write_text(out, query, found, &passages)?;
+                }
+            }
+        }
+        Ok(())
+    })?;
+    Ok(ExitStatus::Done)
+}
+
+/// The results of each query.
+fn answers(
+    args: &SearchArgs,
+    generation: &Path,
+    manifest: &Manifest,
+    queries: &[TestQuery],
+) -> anyhow::Result<Vec<Vec<Found>>> {
+    let mode = args
+        .mode
+        .map_or_else(|| default_mode(manifest), SearchMode::mode);
+    let embedder = match mode {
+        Mode::Sparse => None,
+        Mode::Hybrid | Mode::Dense => Some(embedder(manifest, args)?),
+    };
+    let searcher = Searcher::open(generation, settings(manifest, args), embedder.as_deref())?;
+    let texts: Vec<&str> = queries.iter().map(|query| query.text.as_str()).collect();
+    let request = Request {
+        mode,
+        unit: args.by.unit(),
+        k: args.k,
+    };
+    Ok(searcher.search(&texts, request)?)
+}
+
+impl SearchArgs {
+    fn queries(&self) -> anyhow::Result<Vec<TestQuery>> {
+        if let Some(file) = &self.queries {
+            return Ok(read_queries(file)?);
+        }
+        Ok(vec![TestQuery {
+            query_id: "1".into(),
+            text: self.query.clone().unwrap_or_default(),
+        }])
+    }
+
+    fn format(&self) -> SearchFormat {
+        let default = match self.queries {
+            Some(_) => SearchFormat::Trec,
+            None => SearchFormat::Text,
+        };
+        self.format.unwrap_or(default)
+    }
+}
+
+impl SearchBy {
+    fn unit(self) -> Unit {
+        match self {
+            SearchBy::Chunk => Unit::Chunk,
+            SearchBy::Document => Unit::Document,
         }
     }
-    out.flush()?;
-    Ok(ExitStatus::Done)
 }
 
 impl SearchMode {
@@ -210,114 +242,27 @@ fn settings(manifest: &Manifest, args: &SearchArgs) -> SearchSettings {
 
 /// The embedder of the build; its files must be the same.
 fn embedder(manifest: &Manifest, args: &SearchArgs) -> anyhow::Result<Arc<dyn Embed>> {
-    let models = built_with(manifest, args.model.as_deref(), &args.device, args.offline)?;
+    let unusable = || {
+        let without = match manifest.indexes.sparse {
+            Some(_) => ", or search without it with `--mode sparse`",
+            None => "",
+        };
+        let name = &manifest.embedder.name;
+        format!(
+            "the embedder of this index, {name}, cannot be used; name its folder with --model{without}"
+        )
+    };
+    let models = built_with(manifest, args.model.as_deref(), &args.device, args.offline);
+    let models = models.with_context(unusable)?;
     let hashes = |identity: &ModelIdentity| -> Vec<String> {
         identity.files.iter().map(|f| f.blake3.clone()).collect()
     };
     if hashes(models.embedder_identity()) != hashes(&manifest.embedder) {
         bail!(
-            "the embedder in {} is not the one that this index was built with: its files have changed; \
-             restore them, or build the index again",
+            "the embedder in {} is not the one that this index was built with: its files are others; \
+             restore them, name the folder of the right ones with --model, or build the index again",
             models.embedder_identity().name
         );
     }
-    Ok(models.embedder()?)
-}
-
-fn output(path: Option<&Path>) -> anyhow::Result<Box<dyn Write>> {
-    Ok(match path {
-        Some(path) => {
-            let file =
-                File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
-            Box::new(BufWriter::new(file))
-        }
-        None => Box::new(BufWriter::new(std::io::stdout())),
-    })
-}
-
-fn write_trec(out: &mut dyn Write, id: &str, found: &[Found], unit: Unit) -> anyhow::Result<()> {
-    let name = |f: &'_ Found| match unit {
-        Unit::Chunk => f.chunk_id.clone(),
-        Unit::Document => f.doc_id.clone(),
-    };
-    let names: Vec<String> = found.iter().map(name).collect();
-    let results: Vec<(&str, f32)> = names
-        .iter()
-        .zip(found)
-        .map(|(name, f)| (name.as_str(), f.score))
-        .collect();
-    Ok(write_results(&mut &mut *out, id, &results, "intendex")?)
-}
-
-/// One object a line, with the chunk's text and its indexed questions.
-fn write_json(
-    out: &mut dyn Write,
-    id: &str,
-    found: &[Found],
-    passages: &BTreeMap<String, Passage>,
-) -> anyhow::Result<()> {
-    let results = found.iter().map(|f| {
-        let mut value = json!(f);
-        let passage = passages.get(&f.chunk_id).cloned().unwrap_or_default();
-        value["text"] = json!(passage.text);
-        value["queries"] = json!(
-            passage
-                .queries
-                .iter()
-                .map(|(_, text)| text)
-                .collect::<Vec<_>>()
-        );
-        value
-    });
-    let line = json!({ "query_id": id, "results": results.collect::<Vec<_>>() });
-    Ok(writeln!(out, "{line}")?)
-}
-
-fn write_text(
-    out: &mut dyn Write,
-    found: &[Found],
-    passages: &BTreeMap<String, Passage>,
-) -> anyhow::Result<()> {
-    if found.is_empty() {
-        writeln!(out, "nothing found")?;
-    }
-    for (i, result) in found.iter().enumerate() {
-        let passage = passages.get(&result.chunk_id).cloned().unwrap_or_default();
-        writeln!(out, "{}. {}  {:.4}", i + 1, result.chunk_id, result.score)?;
-        let words: Vec<&str> = passage.text.split_whitespace().collect();
-        let text = words.join(" ");
-        let end = text
-            .char_indices()
-            .nth(EXCERPT_CHARS)
-            .map_or(text.len(), |(end, _)| end);
-        writeln!(
-            out,
-            "   {}{}",
-            &text[..end],
-            if end < text.len() { " …" } else { "" }
-        )?;
-        for (_, query) in passage.queries.iter().take(EXCERPT_QUERIES) {
-            writeln!(out, "   ? {query}")?;
-        }
-    }
-    Ok(())
-}
-
-/// The texts of all results, in one pass over the datasets.
-fn read_passages(
-    answers: &[Vec<Found>],
-    generation: &Path,
-    manifest: &Manifest,
-) -> anyhow::Result<BTreeMap<String, Passage>> {
-    let indexes = &manifest.indexes;
-    let lowest =
-        (indexes.queries_indexed > 0).then(|| indexes.query_threshold.unwrap_or(f32::NEG_INFINITY));
-    let ids: BTreeSet<&str> = answers
-        .iter()
-        .flatten()
-        .map(|f| f.chunk_id.as_str())
-        .collect();
-    let ids: Vec<&str> = ids.into_iter().collect();
-    let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
-    Ok(runtime.block_on(passages::read(generation, &ids, lowest))?)
+    models.embedder().with_context(unusable)
 }

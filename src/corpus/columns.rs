@@ -7,14 +7,14 @@ use std::sync::Arc;
 
 use super::CorpusError;
 use super::files::{CorpusFile, find};
-use super::schema::{Strings, difference, open, shown, string_list, strings};
+use super::schema::{Strings, difference, open, shown, string_list, strings, with_types_of};
 use crate::job::nearest;
 use crate::job::spec::Corpus;
 
 /// Reads every footer: the files with their rows, and the columns they all have.
 pub fn footers(corpus: &Corpus) -> Result<(Vec<CorpusFile>, Schema), CorpusError> {
     let mut files = find(&corpus.path)?;
-    let mut first: Option<(PathBuf, SchemaRef)> = None;
+    let mut first: Option<(PathBuf, Schema)> = None;
     for file in &mut files {
         let handle = std::fs::File::open(&file.path).map_err(|source| CorpusError::Io {
             path: file.path.clone(),
@@ -23,7 +23,7 @@ pub fn footers(corpus: &Corpus) -> Result<(Vec<CorpusFile>, Schema), CorpusError
         let (stored, metadata) = open(&file.path, &handle)?;
         file.rows = metadata.metadata().file_metadata().num_rows().max(0) as u64;
         let columns = shown(&stored);
-        match &first {
+        match &mut first {
             None => first = Some((file.path.clone(), columns)),
             Some((path, first)) => {
                 if let Some(difference) = difference(first, &columns) {
@@ -33,10 +33,11 @@ pub fn footers(corpus: &Corpus) -> Result<(Vec<CorpusFile>, Schema), CorpusError
                         difference,
                     });
                 }
+                *first = with_types_of(first, &columns);
             }
         }
     }
-    let columns = first.map(|(_, columns)| columns.as_ref().clone());
+    let columns = first.map(|(_, columns)| columns);
     Ok((files, columns.unwrap_or_else(Schema::empty)))
 }
 
@@ -60,7 +61,9 @@ pub fn output_schema(
         Field::new("text", DataType::Utf8, false),
     ];
     if let Some(title) = &corpus.title {
-        find("corpus.title", title, "a string", &is_string)?;
+        // A column that never had a value has no type.
+        let is_title = |data_type: &DataType| is_string(data_type) || data_type.is_null();
+        find("corpus.title", title, "a string", &is_title)?;
     }
     if let Some(intents) = &corpus.intents {
         find("corpus.intents", intents, "a list of strings", &is_list)?;

@@ -72,8 +72,14 @@ pub enum CorpusError {
         first: PathBuf,
         difference: String,
     },
-    #[error("`corpus.filter` cannot be used: {message}; the filter is {filter}")]
-    Filter { filter: String, message: String },
+    #[error(
+        "`corpus.filter` cannot be used: {message}; the filter is `{filter}`; the columns are {columns}"
+    )]
+    Filter {
+        filter: String,
+        message: String,
+        columns: String,
+    },
     #[error("reading the corpus: {0}")]
     Query(String),
 }

@@ -160,8 +160,10 @@ impl Judge {
         batch: &RecordBatch,
         ids: &StringArray,
     ) -> Result<Vec<ArrayRef>, CorpusError> {
-        let titles = match &self.corpus.title {
-            Some(title) => filled_or_null(column(batch, title)?.as_string::<i32>()),
+        let title = self.corpus.title.as_ref();
+        let titles = title.map(|title| column(batch, title)).transpose()?;
+        let titles = match titles.as_ref().and_then(|t| t.as_string_opt::<i32>()) {
+            Some(titles) => filled_or_null(titles),
             None => Arc::new(StringArray::new_null(batch.num_rows())),
         };
         let mut columns: Vec<ArrayRef> = vec![Arc::new(ids.clone()), titles];

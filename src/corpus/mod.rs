@@ -3,6 +3,7 @@
 mod columns;
 pub mod error;
 mod files;
+mod filter;
 pub mod import;
 mod judge;
 mod reader;

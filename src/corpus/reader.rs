@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use arrow::array::{
     ArrayRef, RecordBatch, RecordBatchOptions, StringArray, UInt32Array, UInt64Array,
+    new_null_array,
 };
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::{Schema, SchemaRef};
@@ -111,7 +112,11 @@ impl Reader {
             let Some(column) = raw.batch.column_by_name(field.name()) else {
                 continue;
             };
-            columns.push(decode(field.name(), column, &mut invalid)?);
+            columns.push(match column.data_type().is_null() {
+                // Another file may have a type for it.
+                true => new_null_array(field.data_type(), rows),
+                false => decode(field.name(), column, &mut invalid)?,
+            });
         }
         let numbers = raw.first_row..raw.first_row + rows as u64;
         columns.push(Arc::new(UInt32Array::from_value(raw.file, rows)));

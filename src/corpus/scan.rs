@@ -15,6 +15,7 @@ use super::CorpusError;
 use super::columns::{footers, output_schema};
 use super::error::one_line;
 use super::files::CorpusFile;
+use super::filter::Filter;
 use super::judge::{CorpusBatch, Judge, Position, place};
 use super::table::{CorpusTable, FILE, INVALID, ROW};
 use crate::job::spec::Corpus;
@@ -42,11 +43,16 @@ pub async fn open(ctx: &SessionContext, corpus: &Corpus) -> Result<CorpusScan, C
     let schema = output_schema(&files[0], &columns, corpus)?;
     let files: Arc<[CorpusFile]> = files.into();
     let table = CorpusTable::new(files.clone(), &columns);
-    let rows = filtered(ctx.read_table(Arc::new(table))?, corpus)?;
-    let count = match &corpus.filter {
-        Some(_) => rows.clone().count().await? as u64,
-        None => total,
-    };
+    let mut rows = ctx.read_table(Arc::new(table))?;
+    let mut count = total;
+    if let Some(text) = &corpus.filter {
+        let columns = &columns;
+        let filter = Filter { text, columns };
+        rows = filter.apply(rows)?;
+        // Some faults are only found when the filter is used.
+        let counted = rows.clone().count().await;
+        count = counted.map_err(|error| filter.refusal(error))? as u64;
+    }
     if count == 0 {
         return Err(CorpusError::NoRowsLeft {
             path: corpus.path.clone(),
@@ -63,19 +69,6 @@ pub async fn open(ctx: &SessionContext, corpus: &Corpus) -> Result<CorpusScan, C
         count,
         duplicates,
     })
-}
-
-fn filtered(rows: DataFrame, corpus: &Corpus) -> Result<DataFrame, CorpusError> {
-    let Some(filter) = &corpus.filter else {
-        return Ok(rows);
-    };
-    let expression = rows.parse_sql_expr(filter);
-    expression
-        .and_then(|expression| rows.filter(expression))
-        .map_err(|error| CorpusError::Filter {
-            filter: filter.clone(),
-            message: one_line(&error),
-        })
 }
 
 /// Ids that occur more than once; the aggregate spills when it does not fit the session's memory.

@@ -39,7 +39,7 @@ pub fn strings(data_type: &DataType) -> Option<Strings> {
 }
 
 /// The columns as the table shows them: all strings are Utf8, all nullable.
-pub fn shown(schema: &Schema) -> SchemaRef {
+pub fn shown(schema: &Schema) -> Schema {
     let field = |field: &Arc<Field>| {
         let data_type = match strings(field.data_type()) {
             Some(Strings::One) => DataType::Utf8,
@@ -48,9 +48,7 @@ pub fn shown(schema: &Schema) -> SchemaRef {
         };
         Field::new(field.name(), data_type, true)
     };
-    Arc::new(Schema::new(
-        schema.fields().iter().map(field).collect::<Vec<_>>(),
-    ))
+    Schema::new(schema.fields().iter().map(field).collect::<Vec<_>>())
 }
 
 /// A list of Utf8.
@@ -148,12 +146,13 @@ fn without_annotation(node: &TypePtr) -> parquet::errors::Result<TypePtr> {
     Ok(Arc::new(group.build()?))
 }
 
-/// How `other` differs from `first`, both as shown; the order of columns does not matter.
+/// How `other` differs from `first`, both as shown; the order of columns does not matter, nor that one of them has
+/// nothing but nulls in a column, and so no type for it.
 pub fn difference(first: &Schema, other: &Schema) -> Option<String> {
     for field in first.fields() {
         match other.field_with_name(field.name()) {
             Err(_) => return Some(format!("it has no `{}`", field.name())),
-            Ok(found) if found.data_type() != field.data_type() => {
+            Ok(found) if !alike(field.data_type(), found.data_type()) => {
                 return Some(format!(
                     "`{}` is {}, not {}",
                     field.name(),
@@ -169,4 +168,17 @@ pub fn difference(first: &Schema, other: &Schema) -> Option<String> {
         .iter()
         .find(|field| first.field_with_name(field.name()).is_err());
     added.map(|field| format!("it has `{}` besides", field.name()))
+}
+
+fn alike(a: &DataType, b: &DataType) -> bool {
+    a == b || a.is_null() || b.is_null()
+}
+
+/// `first`, with the types of `other` where it has none.
+pub fn with_types_of(first: &Schema, other: &Schema) -> Schema {
+    let field = |field: &Arc<Field>| match other.field_with_name(field.name()) {
+        Ok(found) if field.data_type().is_null() => Arc::new(found.clone()),
+        _ => field.clone(),
+    };
+    Schema::new(first.fields().iter().map(field).collect::<Vec<_>>())
 }

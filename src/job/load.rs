@@ -47,6 +47,8 @@ fn resolve(
     for assignment in overrides {
         problems.extend(overrides::apply(&mut table, assignment).err());
     }
+    // Nor can it be set: the keys would still be those of the file.
+    version(&table).map_err(|problem| vec![problem])?;
     let mut value = Value::Table(table);
     env::substitute(&mut value, "", lookup, &mut problems);
     keys::check(&value, &mut problems);

@@ -31,6 +31,15 @@ pub fn read(
     let builder =
         ParquetRecordBatchReaderBuilder::try_new(file).map_err(|e| unreadable(e.to_string()))?;
     let names: Vec<&str> = [first, second].into_iter().chain(integers).collect();
+    let has = builder.schema().fields().iter().map(|field| field.name());
+    let has: Vec<&str> = has.map(String::as_str).collect();
+    if let Some(column) = names.iter().find(|name| !has.contains(name)) {
+        return Err(ColumnsError::Missing {
+            path: path.to_owned(),
+            column: (*column).to_owned(),
+            has: has.join(", "),
+        });
+    }
     let mask = ProjectionMask::columns(builder.parquet_schema(), names.iter().copied());
     let reader = builder
         .with_projection(mask)
@@ -45,9 +54,8 @@ pub fn read(
     for batch in reader {
         let batch = batch.map_err(|e| unreadable(e.to_string()))?;
         let row = columns.first.len();
-        let column = |name: &str, wanted: &DataType| {
-            converted(path, batch.column_by_name(name), name, row, wanted)
-        };
+        let column =
+            |name: &str, wanted: &DataType| converted(path, &batch[name], name, row, wanted);
         if let Some(name) = integers {
             let values = column(name, &DataType::Int64)?;
             columns
@@ -71,15 +79,11 @@ pub fn read(
 /// `column` cast to `wanted`, checked for nulls; `row` is that of its first value in the file.
 fn converted(
     path: &Path,
-    column: Option<&ArrayRef>,
+    column: &ArrayRef,
     name: &str,
     row: usize,
     wanted: &DataType,
 ) -> Result<ArrayRef, ColumnsError> {
-    let column = column.ok_or_else(|| ColumnsError::Missing {
-        path: path.to_owned(),
-        column: name.to_owned(),
-    })?;
     let fits = match column.data_type() {
         DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => *wanted == DataType::Utf8,
         found => found.is_integer(),
@@ -114,8 +118,12 @@ fn converted(
 pub enum ColumnsError {
     #[error("{}: cannot be read as Parquet: {message}", path.display())]
     Unreadable { path: PathBuf, message: String },
-    #[error("{}: there is no column `{column}`", path.display())]
-    Missing { path: PathBuf, column: String },
+    #[error("{}: there is no column `{column}`; it has: {has}", path.display())]
+    Missing {
+        path: PathBuf,
+        column: String,
+        has: String,
+    },
     #[error("{}: column `{column}` holds {found}, but needs {wanted}", path.display())]
     Type {
         path: PathBuf,
@@ -188,7 +196,7 @@ mod tests {
         let errors = [
             (
                 vec![("query_id", texts.clone()), ("relevance", ones)],
-                "FILE: there is no column `doc_id`",
+                "FILE: there is no column `doc_id`; it has: query_id, relevance",
             ),
             (
                 table(texts.clone()),

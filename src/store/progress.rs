@@ -35,7 +35,7 @@ pub struct Tally {
     /// Documents without intents, which were cut by their paragraphs.
     pub without_intents: u64,
     pub seconds: f64,
-    /// Highest resident memory of the process meanwhile, where the system tells.
+    /// Highest memory of the process meanwhile, mapped files not counted, where the system tells.
     pub peak_memory_bytes: u64,
 }
 

@@ -3,6 +3,7 @@
 //! A name is the path below the PATH given, with `/`. With several PATHs each name begins with the end of its
 //! PATH, as short as tells them apart. So names depend on where files are and never on what is in them.
 
+use std::ffi::OsStr;
 use std::path::{Component, Path, PathBuf};
 
 use globset::{Glob, GlobMatcher};
@@ -55,20 +56,31 @@ pub struct Found {
     pub kind: Option<Kind>,
 }
 
-/// The files below `paths` in order: of the paths as given, then of the names.
-pub fn find(paths: &[PathBuf], glob: Option<&str>) -> Result<Vec<Found>, ImportError> {
+/// What cannot be looked at, and why.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Lost {
+    pub path: PathBuf,
+    pub reason: String,
+}
+
+/// The files below `paths` in order, of the paths as given, then of the names; and what of them is lost.
+pub fn find(paths: &[PathBuf], glob: Option<&str>) -> Result<(Vec<Found>, Vec<Lost>), ImportError> {
     let matcher = glob.map(compile).transpose()?;
     let roots = roots(paths)?;
-    let mut found = Vec::new();
+    let (mut found, mut all_lost) = (Vec::new(), Vec::new());
     for (path, label) in roots.iter().zip(labels(&roots)) {
-        let mut files = below(path, &label)?;
+        let (mut files, mut lost) = below(path, &label);
         if let Some(matcher) = &matcher {
             files.retain(|(relative, _)| matcher.is_match(relative));
+            // A link that leads nowhere is no folder of more; a folder may hold files that match.
+            lost.retain(|(relative, lost)| !lost.path.is_symlink() || matcher.is_match(relative));
         }
         files.sort();
+        lost.sort();
         found.extend(files.into_iter().map(|(_, found)| found));
+        all_lost.extend(lost.into_iter().map(|(_, lost)| lost));
     }
-    Ok(found)
+    Ok((found, all_lost))
 }
 
 impl PartialOrd for Found {
@@ -133,8 +145,11 @@ fn normal_parts(path: &Path) -> Vec<String> {
         .collect()
 }
 
-/// Files at or below a root, each with the path that a glob is matched against.
-fn below(root: &(PathBuf, PathBuf), label: &str) -> Result<Vec<(String, Found)>, ImportError> {
+/// Things below a root, each with the path that a glob is matched against.
+type Below<T> = Vec<(String, T)>;
+
+/// Files at or below a root, and what cannot be looked at there.
+fn below(root: &(PathBuf, PathBuf), label: &str) -> (Below<Found>, Below<Lost>) {
     let (path, real) = root;
     if real.is_file() {
         let own = normal_parts(real).pop().unwrap_or_default();
@@ -144,40 +159,68 @@ fn below(root: &(PathBuf, PathBuf), label: &str) -> Result<Vec<(String, Found)>,
             name: name.to_string(),
             kind: Kind::of(path),
         };
-        return Ok(vec![(own, found)]);
+        return (vec![(own, found)], Vec::new());
     }
-    let mut files = Vec::new();
+    let (mut files, mut all_lost) = (Vec::new(), Vec::new());
     let walk = WalkDir::new(path).follow_links(true).into_iter();
     for entry in walk.filter_entry(is_visible) {
-        let entry = entry.map_err(|error| ImportError::Path {
-            path: error.path().unwrap_or(path).to_path_buf(),
-            source: error.into(),
-        })?;
-        let Some(kind) = Kind::of(entry.path()).filter(|_| entry.file_type().is_file()) else {
-            continue;
-        };
-        let relative = entry.path().strip_prefix(path).unwrap_or(entry.path());
-        let relative = normal_parts(relative).join("/");
-        let name = match label {
-            "" => relative.clone(),
-            label => format!("{label}/{relative}"),
-        };
-        let path = entry.into_path();
-        files.push((
-            relative,
-            Found {
-                path,
-                name,
-                kind: Some(kind),
-            },
-        ));
+        match entry {
+            Ok(entry) => files.extend(found(path, label, entry)),
+            Err(error) => all_lost.extend(lost(path, &error)),
+        }
     }
-    Ok(files)
+    (files, all_lost)
+}
+
+/// A file of a known kind.
+fn found(root: &Path, label: &str, entry: DirEntry) -> Option<(String, Found)> {
+    let kind = Kind::of(entry.path()).filter(|_| entry.file_type().is_file())?;
+    let relative = relative(root, entry.path());
+    let name = match label {
+        "" => relative.clone(),
+        label => format!("{label}/{relative}"),
+    };
+    let found = Found {
+        path: entry.into_path(),
+        name,
+        kind: Some(kind),
+    };
+    Some((relative, found))
+}
+
+/// An unreadable folder, a link to nothing, or a link to a folder that it lies in.
+fn lost(root: &Path, error: &walkdir::Error) -> Option<(String, Lost)> {
+    let path = error.path().unwrap_or(root);
+    if error.depth() > 0 && is_hidden(path.file_name().unwrap_or_default()) {
+        return None;
+    }
+    let cause = error
+        .io_error()
+        .map(ToString::to_string)
+        .unwrap_or_default();
+    let reason = match (error.loop_ancestor(), path.read_link()) {
+        (Some(above), _) => format!("it is a link to {}, which it lies in", above.display()),
+        (None, Ok(to)) => format!(
+            "it is a link to {}, which cannot be read: {cause}",
+            to.display()
+        ),
+        (None, Err(_)) => format!("it cannot be read: {cause}"),
+    };
+    let path = path.to_owned();
+    Some((relative(root, &path), Lost { path, reason }))
+}
+
+fn relative(root: &Path, path: &Path) -> String {
+    normal_parts(path.strip_prefix(root).unwrap_or(path)).join("/")
 }
 
 /// Hidden files and folders are not documents, but a hidden folder that was named itself is read.
 fn is_visible(entry: &DirEntry) -> bool {
-    entry.depth() == 0 || !entry.file_name().to_string_lossy().starts_with('.')
+    entry.depth() == 0 || !is_hidden(entry.file_name())
+}
+
+fn is_hidden(name: &OsStr) -> bool {
+    name.to_string_lossy().starts_with('.')
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 
 mod document;
 mod find;
+mod new_file;
 mod rows;
 mod writer;
 
@@ -11,6 +12,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use find::{Found, Kind};
+pub use new_file::NewFile;
 use writer::Writer;
 
 /// More than this in one document is surely a mistake, and past what a Parquet page holds (bytes).
@@ -39,11 +41,14 @@ pub struct RowKeys {
 }
 
 /// What an import did.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Imported {
     pub documents: u64,
     /// Files and rows that could not be documents.
     pub skipped: u64,
+    /// Documents whose ids have white space in them, and the first such id.
+    pub spaced: u64,
+    pub first_spaced: Option<String>,
 }
 
 /// A file or row that was left out.
@@ -101,7 +106,7 @@ pub fn import(
     options: &ImportOptions,
     skipped: &dyn Fn(&Skipped),
 ) -> Result<Imported, ImportError> {
-    let files = find::find(&options.paths, options.glob.as_deref())?;
+    let (files, lost) = find::find(&options.paths, options.glob.as_deref())?;
     let mut import = Import {
         writer: Writer::create(&options.out)?,
         limit: options.limit.unwrap_or(u64::MAX),
@@ -110,6 +115,9 @@ pub fn import(
         skipped,
         failure: None,
     };
+    for lost in lost {
+        import.skip(&lost.path, None, lost.reason);
+    }
     for file in &files {
         if import.file(file, &options.keys).is_break() {
             break;
@@ -177,22 +185,41 @@ impl Import<'_> {
             self.skip(path, line, "it has no text".into());
             return ControlFlow::Continue(());
         }
-        let mut id = [0; 16];
-        id.copy_from_slice(&blake3::hash(document.id.as_bytes()).as_bytes()[..16]);
-        if !self.ids.insert(id) {
-            let reason = format!("its doc_id {} occurs before", document.id);
+        if let Err(reason) = self.take_id(&document.id) {
             self.skip(path, line, reason);
             return ControlFlow::Continue(());
         }
         match self.writer.write(&document) {
             Ok(()) => {
                 self.done.documents += 1;
+                self.note_spaces(document.id);
                 ControlFlow::Continue(())
             }
             Err(failure) => {
                 self.failure = Some(failure);
                 ControlFlow::Break(())
             }
+        }
+    }
+
+    /// Refuses what a build would refuse: an id that has come before, or would break a line of an id file.
+    fn take_id(&mut self, id: &str) -> Result<(), String> {
+        if id.contains(char::is_control) {
+            let id = id.escape_debug();
+            return Err(format!("its doc_id {id} has a control character"));
+        }
+        let mut hash = [0; 16];
+        hash.copy_from_slice(&blake3::hash(id.as_bytes()).as_bytes()[..16]);
+        match self.ids.insert(hash) {
+            true => Ok(()),
+            false => Err(format!("its doc_id {id} occurs before")),
+        }
+    }
+
+    fn note_spaces(&mut self, id: String) {
+        if id.contains(char::is_whitespace) {
+            self.done.spaced += 1;
+            self.done.first_spaced.get_or_insert(id);
         }
     }
 

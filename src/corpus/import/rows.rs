@@ -42,22 +42,56 @@ fn json_row(file: &Found, line: u64, bytes: &[u8], keys: &RowKeys) -> Result<Doc
         serde_json::from_str(text).map_err(|error| format!("it is no JSON object: {error}"))?;
     let names: Vec<&str> = row.keys().map(String::as_str).collect();
     let columns = Columns::find(&names, keys)?;
-    let string = |i: usize| row[names[i]].as_str().map(String::from);
-    let Some(text) = string(columns.text) else {
-        return Err(format!("its `{}` is not a string", names[columns.text]));
-    };
-    let id = columns.id.and_then(|i| match &row[names[i]] {
-        Value::Number(number) => Some(number.to_string()),
-        other => other.as_str().map(String::from),
-    });
+    let value = |i: usize| (names[i], &row[names[i]]);
+    let (name, text) = value(columns.text);
+    let text = text.as_str().ok_or_else(|| not_a("string", name, text))?;
+    let id = columns.id.map(|i| json_id(value(i))).transpose()?;
+    let title = columns.title.map(|i| json_title(value(i))).transpose()?;
     Ok(document(
         file,
         Kind::Jsonl,
         line,
         id,
-        columns.title.and_then(string),
-        text,
+        title.flatten(),
+        text.into(),
     ))
+}
+
+/// A string, or an integer with its digits: a row whose id is anything else would get another one unasked.
+fn json_id((name, value): (&str, &Value)) -> Result<String, String> {
+    match value {
+        Value::String(id) => Ok(id.clone()),
+        Value::Number(number) if !number.is_f64() => Ok(number.to_string()),
+        Value::Number(_) => Err(format!(
+            "its `{name}` is a number with a fraction, or of more than 64 bits, which JSON readers round; \
+             write it as a string"
+        )),
+        Value::Null => Err(format!(
+            "its `{name}` is null; fill it, or leave the key out"
+        )),
+        other => Err(not_a("string or an integer", name, other)),
+    }
+}
+
+fn json_title((name, value): (&str, &Value)) -> Result<Option<String>, String> {
+    match value {
+        Value::Null => Ok(None),
+        Value::String(title) => Ok(Some(title.clone())),
+        Value::Number(number) => Ok(Some(number.to_string())),
+        other => Err(not_a("string", name, other)),
+    }
+}
+
+fn not_a(wanted: &str, name: &str, found: &Value) -> String {
+    let found = match found {
+        Value::Null => "null",
+        Value::Bool(_) => "true or false",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "an array",
+        Value::Object(_) => "an object",
+    };
+    format!("its `{name}` is not a {wanted} but {found}")
 }
 
 /// Reads CSV with a header line.
@@ -75,6 +109,9 @@ pub fn csv(file: &Found, keys: &RowKeys, sink: &mut Sink) -> ControlFlow<()> {
         Ok(columns) => columns,
         Err(reason) => return sink(None, Err(reason)),
     };
+    if let (Some(key), None) = (&keys.title, columns.title) {
+        return sink(None, Err(lacks(key, "--title-key", &names)));
+    }
     for record in reader.byte_records() {
         match record {
             Ok(record) => {
@@ -150,12 +187,21 @@ impl Columns {
             let names = names.join(", ");
             format!("it has no text under {wanted}; it has: {names}; name the key with --text-key")
         })?;
+        let id = position(names, keys.id.as_deref(), &ID_KEYS);
+        if let (Some(key), None) = (&keys.id, id) {
+            return Err(lacks(key, "--id-key", names));
+        }
         Ok(Self {
-            id: position(names, keys.id.as_deref(), &ID_KEYS),
+            id,
             title: position(names, keys.title.as_deref(), &TITLE_KEYS),
             text,
         })
     }
+}
+
+fn lacks(key: &str, flag: &str, names: &[&str]) -> String {
+    let names = names.join(", ");
+    format!("it has no `{key}`, named by {flag}; it has: {names}")
 }
 
 /// The name given, else the first of the usual ones, in any case.

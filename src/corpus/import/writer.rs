@@ -1,19 +1,16 @@
 //! Writes documents to a Parquet file that appears under its name only when it is whole.
 
 use std::fmt::Display;
-use std::fs::{File, Permissions};
-use std::os::unix::fs::PermissionsExt;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
 
+use super::{Document, ImportError, NewFile};
 use arrow::array::{ArrayRef, RecordBatch, StringBuilder};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
-use tempfile::NamedTempFile;
-
-use super::{Document, ImportError};
 
 const BATCH_ROWS: usize = 1024;
 const BATCH_BYTES: usize = 8 << 20;
@@ -33,7 +30,7 @@ static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
 /// The file being written; dropped before [`Writer::publish`], it leaves nothing behind.
 pub struct Writer {
     out: PathBuf,
-    file: NamedTempFile,
+    file: NewFile,
     parquet: ArrowWriter<File>,
     columns: [StringBuilder; 5],
     rows: usize,
@@ -43,20 +40,11 @@ pub struct Writer {
 impl Writer {
     pub fn create(out: &Path) -> Result<Self, ImportError> {
         let failed = |error: &dyn Display| write_error(out, error);
-        let folder = match out.parent() {
-            Some(folder) if !folder.as_os_str().is_empty() => folder,
-            _ => Path::new("."),
-        };
-        let file = tempfile::Builder::new()
-            .prefix(".import-")
-            .suffix(".tmp")
-            .permissions(Permissions::from_mode(0o666))
-            .tempfile_in(folder)
-            .map_err(|error| failed(&error))?;
+        let file = NewFile::create(out).map_err(|error| failed(&error))?;
         let properties = WriterProperties::builder()
             .set_compression(Compression::ZSTD(ZstdLevel::default()))
             .build();
-        let handle = file.reopen().map_err(|error| failed(&error))?;
+        let handle = file.handle().map_err(|error| failed(&error))?;
         let parquet = ArrowWriter::try_new(handle, SCHEMA.clone(), Some(properties))
             .map_err(|error| failed(&error))?;
         Ok(Self {
@@ -102,9 +90,7 @@ impl Writer {
         self.flush()?;
         let failed = |error: &dyn Display| write_error(&self.out, error);
         self.parquet.close().map_err(|e| failed(&e))?;
-        self.file.as_file().sync_all().map_err(|e| failed(&e))?;
-        self.file.persist(&self.out).map_err(|e| failed(&e.error))?;
-        Ok(())
+        self.file.publish().map_err(|e| failed(&e))
     }
 }
 
