@@ -6,8 +6,11 @@ pub mod chat;
 pub mod decoder;
 pub mod device;
 pub mod http;
+mod matrix;
+pub mod quant;
 pub mod source;
 pub mod tokenizer;
+mod vector;
 
 #[cfg(test)]
 #[path = "../../tests/common/tiny.rs"]

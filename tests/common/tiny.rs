@@ -69,14 +69,20 @@ pub fn generator_of(path: &Path, family: &str, dtype: GgmlDType) {
         ("attention.head_count", Value::U32(HEADS as u32)),
         ("attention.head_count_kv", Value::U32(KV_HEADS as u32)),
         ("attention.key_length", Value::U32(head_dim(family) as u32)),
-        ("attention.value_length", Value::U32(head_dim(family) as u32)),
+        (
+            "attention.value_length",
+            Value::U32(head_dim(family) as u32),
+        ),
         ("attention.layer_norm_rms_epsilon", Value::F32(1e-6)),
         ("rope.freq_base", Value::F32(1e6)),
         ("attention.sliding_window", Value::U32(8)),
     ];
-    let sizes = sizes.into_iter().filter(|(key, _)| family == "gemma3" || *key != "attention.sliding_window");
-    let mut metadata: Vec<(String, Value)> =
-        sizes.map(|(key, value)| (format!("{family}.{key}"), value)).collect();
+    let sizes = sizes
+        .into_iter()
+        .filter(|(key, _)| family == "gemma3" || *key != "attention.sliding_window");
+    let mut metadata: Vec<(String, Value)> = sizes
+        .map(|(key, value)| (format!("{family}.{key}"), value))
+        .collect();
     let rest = [
         ("general.architecture", Value::String(family.into())),
         ("tokenizer.ggml.model", Value::String("gpt2".into())),
@@ -102,7 +108,11 @@ fn layers(family: &str) -> usize {
 
 /// Of some families it is not the hidden size divided by the heads.
 fn head_dim(family: &str) -> usize {
-    if ["qwen3", "gemma3"].contains(&family) { 32 } else { HIDDEN / HEADS }
+    if ["qwen3", "gemma3"].contains(&family) {
+        32
+    } else {
+        HIDDEN / HEADS
+    }
 }
 
 fn generator_tensors(tokens: &[String], family: &str, dtype: GgmlDType) -> Vec<(String, QTensor)> {
@@ -141,7 +151,11 @@ fn generator_tensors(tokens: &[String], family: &str, dtype: GgmlDType) -> Vec<(
             }
         }
         for norm in &norms {
-            add(format!("blk.{i}.{norm}.weight"), ones(HIDDEN), GgmlDType::F32);
+            add(
+                format!("blk.{i}.{norm}.weight"),
+                ones(HIDDEN),
+                GgmlDType::F32,
+            );
         }
         if ["qwen3", "gemma3"].contains(&family) {
             for norm in ["attn_q_norm", "attn_k_norm"] {
@@ -151,9 +165,14 @@ fn generator_tensors(tokens: &[String], family: &str, dtype: GgmlDType) -> Vec<(
         }
     }
     add("output_norm.weight".into(), ones(HIDDEN), GgmlDType::F32);
+    // Gemma's are scaled by the root of their size when they are read.
+    let size = match family {
+        "gemma3" => (HIDDEN as f32).powf(-0.5),
+        _ => 1.0,
+    };
     add(
         "token_embd.weight".into(),
-        random.tensor(&[tokens.len(), HIDDEN], 1.0),
+        random.tensor(&[tokens.len(), HIDDEN], size),
         dtype,
     );
     // Bytes and halves of words have no weights, so that what is drawn is nearly always a word.

@@ -66,9 +66,18 @@ pub struct Window {
     pub rope: Rope,
 }
 
+/// What the gates of the feed-forward layers go through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Activation {
+    Silu,
+    /// Its approximation by tanh.
+    Gelu,
+}
+
 #[derive(Debug, Clone, Copy)]
 pub struct Architecture {
     pub family: Family,
+    pub activation: Activation,
     pub shape: Shape,
     /// Positions the model was trained on.
     pub context: usize,
@@ -111,13 +120,22 @@ impl Architecture {
         };
         Ok(Self {
             family,
+            activation: if gemma {
+                Activation::Gelu
+            } else {
+                Activation::Silu
+            },
             shape,
             context: gguf.count(&key("context_length"))?,
             epsilon: gguf.float(&key("attention.layer_norm_rms_epsilon"))?,
             rope,
             window,
             query_scale: (scaled as f64).powf(-0.5),
-            embedding_scale: if gemma { (shape.hidden as f64).sqrt() } else { 1.0 },
+            embedding_scale: if gemma {
+                (shape.hidden as f64).sqrt()
+            } else {
+                1.0
+            },
         })
     }
 

@@ -4,8 +4,11 @@
 //! their own. Reading a prompt is B = 1 with the block's own keys under a causal mask; decoding is B rows with one
 //! query each; scoring is B = 1 with the whole continuation as queries.
 
+mod cpu;
+
 use candle_core::{D, Device, Result, Tensor};
 use candle_nn::ops::softmax_last_dim;
+use rayon::prelude::*;
 
 /// Keys and values of one layer: `[kv_heads, positions, head_dim]`, or `[kv_heads, sequences, positions, head_dim]`.
 #[derive(Debug, Clone)]
@@ -48,9 +51,23 @@ impl Keys {
 /// Attention of `q` `[n, kv_heads, group, head_dim]` (already scaled) over `prefix` `[kv_heads, T, head_dim]` and
 /// `own` `[kv_heads, B, t, head_dim]`, where the n queries are B sequences of n / B tokens each.
 ///
-/// `mask` `[n / B · group, t]` is added to the scores over `own`. With a `window`, a query sees so many positions behind
+/// A query sees its sequence's keys up to its own: the last query all of them, the one before it one less. `mask` is
+/// [`causal_mask`] of a sequence, where it has more than one query. With a `window`, a query sees so many positions behind
 /// it, its own included. Returns `[n, kv_heads · group · head_dim]`.
 pub fn attend(
+    q: &Tensor,
+    prefix: &Keys,
+    own: &Keys,
+    mask: Option<&Tensor>,
+    window: Option<usize>,
+) -> Result<Tensor> {
+    if q.device().is_cpu() {
+        return cpu::attend(q, prefix, own, window);
+    }
+    by_tensors(q, prefix, own, mask, window)
+}
+
+fn by_tensors(
     q: &Tensor,
     prefix: &Keys,
     own: &Keys,
@@ -72,7 +89,13 @@ pub fn attend(
         let mask: Vec<f32> = (0..queries * group)
             .flat_map(|row| {
                 let visible = visible(row / group);
-                let value = move |key| if key < visible { f32::NEG_INFINITY } else { 0.0 };
+                let value = move |key| {
+                    if key < visible {
+                        f32::NEG_INFINITY
+                    } else {
+                        0.0
+                    }
+                };
                 (from..from + count).map(value)
             })
             .collect();
@@ -134,6 +157,19 @@ fn weigh(
         .reshape((n, kv * group * d))
 }
 
+/// What `one` makes of each item, rows one after another; on the CPU, items go over the threads.
+pub fn each<T: Sync>(
+    items: &[T],
+    device: &Device,
+    one: impl Fn(&T) -> Result<Tensor> + Send + Sync,
+) -> Result<Tensor> {
+    let parts: Vec<Tensor> = match device.is_cpu() {
+        true => items.par_iter().map(one).collect::<Result<_>>()?,
+        false => items.iter().map(one).collect::<Result<_>>()?,
+    };
+    Tensor::cat(&parts, 0)
+}
+
 /// The causal mask of `n` tokens with `group` query heads to a key head: `[n · group, n]`, 0 or −∞.
 pub fn causal_mask(n: usize, group: usize, device: &Device) -> Result<Tensor> {
     let mask: Vec<f32> = (0..n * group)
@@ -177,6 +213,21 @@ mod tests {
             .collect()
     }
 
+    /// The CPU's attention, after it has been compared with that of other devices.
+    fn both(
+        q: &Tensor,
+        prefix: &Keys,
+        own: &Keys,
+        mask: Option<&Tensor>,
+        window: Option<usize>,
+    ) -> Tensor {
+        let out = attend(q, prefix, own, mask, window).unwrap();
+        let other = by_tensors(q, prefix, own, mask, window).unwrap();
+        let apart = (&out - other).unwrap().abs().unwrap().max_all().unwrap();
+        assert!(apart.to_scalar::<f32>().unwrap() < 1e-5, "{apart}");
+        out
+    }
+
     #[test]
     fn rows_see_the_prefix_and_their_own_keys() {
         let (kv, group, d, rows, past, t) = (2, 3, 4, 2, 5, 3);
@@ -189,8 +240,7 @@ mod tests {
             k: random(&[kv, rows, t, d]),
             v: random(&[kv, rows, t, d]),
         };
-        let out = attend(&q, &prefix, &own, None, None)
-            .unwrap()
+        let out = both(&q, &prefix, &own, None, None)
             .reshape((rows, kv, group, d))
             .unwrap();
         for (row, head, g) in [(0, 0, 0), (1, 1, 2), (0, 1, 1)] {
@@ -220,8 +270,7 @@ mod tests {
         };
         let none = own.map(|x| x.i((.., 0, ..0))).unwrap();
         let mask = causal_mask(n, group, &Device::Cpu).unwrap();
-        let out = attend(&q, &none, &own, Some(&mask), None)
-            .unwrap()
+        let out = both(&q, &none, &own, Some(&mask), None)
             .reshape((n, kv, group, d))
             .unwrap();
         for i in 0..n {
@@ -246,10 +295,14 @@ mod tests {
             k: random(&[kv, past + n, d]),
             v: random(&[kv, past + n, d]),
         };
-        let own = all.narrow(1, past, n).unwrap().map(|x| x.unsqueeze(1)).unwrap();
+        let own = all
+            .narrow(1, past, n)
+            .unwrap()
+            .map(|x| x.unsqueeze(1))
+            .unwrap();
         let mask = causal_mask(n, group, &Device::Cpu).unwrap();
         let prefix = all.narrow(1, 0, past).unwrap();
-        let out = attend(&q, &prefix, &own, Some(&mask), Some(window)).unwrap();
+        let out = both(&q, &prefix, &own, Some(&mask), Some(window));
         let out = out.reshape((n, kv, group, d)).unwrap();
         for i in 0..n {
             let seen = past + i + 1 - window..past + i + 1;

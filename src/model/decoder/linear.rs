@@ -1,35 +1,75 @@
-//! Quantised linear layers.
+//! Linear layers from GGUF tensors: on the CPU by the kernels of [`quant`](crate::model::quant), elsewhere and for types
+//! these do not know by candle's.
 
 use std::borrow::Cow;
 use std::sync::Arc;
 
 use candle_core::quantized::{GgmlDType, QMatMul, QStorage, QTensor};
-use candle_core::{Module, Result, Tensor};
+use candle_core::{CpuStorage, DType, Device, Module, Result, Storage, Tensor};
+use rayon::prelude::*;
 
+use super::architecture::Activation;
 use super::gguf::Gguf;
-use crate::model::ModelError;
+use crate::model::quant::{Activations, Kind, Quantized, project};
+use crate::model::{ModelError, vector};
 
-/// A quantised linear layer whose result for a row is the same in every batch.
-///
-/// On x86, candle multiplies a lone Q6K row by another kernel, with another rounding, than two or more; so a lone row
-/// goes in twice. The other kernels treat each row alike.
+/// A matrix `[out, input]` of a file. Results for a row are the same in every batch, unless candle multiplies.
+#[derive(Debug)]
+pub enum Matrix {
+    Packed(Quantized),
+    Candle(QMatMul),
+}
+
+impl Matrix {
+    pub fn new(tensor: QTensor) -> Result<Self> {
+        match kind(tensor.dtype()).filter(|_| tensor.device().is_cpu()) {
+            Some(kind) => {
+                let (out, input) = tensor.shape().dims2()?;
+                let packed = Quantized::pack(kind, &tensor.data()?, out, input);
+                Ok(Self::Packed(packed.map_err(candle_core::Error::wrap)?))
+            }
+            None => Ok(Self::Candle(QMatMul::from_arc(Arc::new(tensor))?)),
+        }
+    }
+
+    /// The given rows, in f32 `[ids, input]`.
+    pub fn rows(&self, ids: &[u32], device: &Device) -> Result<Tensor> {
+        let packed = match self {
+            Self::Packed(packed) => packed,
+            Self::Candle(matrix) => {
+                let ids = Tensor::new(ids, device)?;
+                return match matrix {
+                    QMatMul::QTensor(matrix) => matrix.embedding(&ids),
+                    QMatMul::Tensor(matrix) | QMatMul::TensorF16(matrix) => {
+                        matrix.index_select(&ids, 0)?.to_dtype(DType::F32)
+                    }
+                };
+            }
+        };
+        if let Some(id) = ids.iter().find(|&&id| id as usize >= packed.out()) {
+            candle_core::bail!("there is no row {id} in {}", packed.out());
+        }
+        let mut rows = vec![0.0; ids.len() * packed.input()];
+        rows.par_chunks_mut(packed.input())
+            .zip(ids)
+            .for_each(|(row, &id)| packed.row(id as usize, row));
+        Tensor::from_vec(rows, (ids.len(), packed.input()), device)
+    }
+}
+
+/// x Wᵀ + bias.
 #[derive(Debug)]
 pub struct Linear {
-    weight: QMatMul,
+    matrix: Arc<Matrix>,
     bias: Option<Tensor>,
-    doubled: bool,
 }
 
 impl Linear {
-    pub fn new(weight: Arc<QTensor>, bias: Option<Tensor>) -> Result<Self> {
-        let doubled = weight.dtype() == GgmlDType::Q6K && weight.device().is_cpu();
-        Ok(Self {
-            weight: QMatMul::from_arc(weight)?,
-            bias,
-            doubled,
-        })
+    pub fn new(matrix: Arc<Matrix>, bias: Option<Tensor>) -> Self {
+        Self { matrix, bias }
     }
 
+    /// Reads `{name}.weight` and, if there is one, `{name}.bias`.
     pub fn load(
         gguf: &mut Gguf,
         name: &str,
@@ -50,10 +90,9 @@ impl Linear {
     ) -> std::result::Result<Self, ModelError> {
         let mut weight = gguf.tensor(&format!("{name}.weight"), &[out, input])?;
         let bias = format!("{name}.bias");
-        let mut bias = if gguf.has_tensor(&bias) {
-            Some(gguf.vector(&bias, out)?)
-        } else {
-            None
+        let mut bias = match gguf.has_tensor(&bias) {
+            true => Some(gguf.vector(&bias, out)?),
+            false => None,
         };
         let build = || {
             if let Some(head) = interleaved {
@@ -62,24 +101,128 @@ impl Linear {
                 let order = Tensor::from_vec(order, out, &weight.device())?;
                 bias = bias.map(|b| b.index_select(&order, 0)).transpose()?;
             }
-            Self::new(Arc::new(weight), bias)
+            Ok(Self::new(Arc::new(Matrix::new(weight)?), bias))
         };
         build().map_err(|e: candle_core::Error| gguf.error(format!("tensor {name}: {e}")))
     }
 
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let y = if self.doubled && x.dim(0)? == 1 {
-            self.weight
-                .forward(&Tensor::cat(&[x, x], 0)?)?
-                .narrow(0, 0, 1)?
-        } else {
-            self.weight.forward(x)?
-        };
-        match &self.bias {
-            Some(bias) => y.broadcast_add(bias),
-            None => Ok(y),
+        let [y] = forward(x, [self])?;
+        Ok(y)
+    }
+}
+
+/// The products of the same rows `[n, input]` with several layers.
+pub fn forward<const L: usize>(x: &Tensor, layers: [&Linear; L]) -> Result<[Tensor; L]> {
+    match packed(layers) {
+        Some(packed) => {
+            let n = x.dim(0)?;
+            let mut all = Vec::with_capacity(L);
+            for (y, matrix) in multiply(x, layers, packed)?.into_iter().zip(packed) {
+                all.push(Tensor::from_vec(y, (n, matrix.out()), x.device())?);
+            }
+            all.try_into()
+                .map_err(|_| candle_core::Error::msg("a product for each layer"))
+        }
+        None => {
+            let all = layers.map(|layer| one(x, layer));
+            let all = all.into_iter().collect::<Result<Vec<_>>>()?;
+            all.try_into()
+                .map_err(|_| candle_core::Error::msg("a product for each layer"))
         }
     }
+}
+
+/// activation(x Gᵀ) · (x Uᵀ), the wide side of a gated feed-forward layer.
+pub fn gated(x: &Tensor, gate: &Linear, up: &Linear, activation: Activation) -> Result<Tensor> {
+    let Some(packed) = packed([gate, up]) else {
+        let gated = match activation {
+            Activation::Silu => one(x, gate)?.silu()?,
+            Activation::Gelu => one(x, gate)?.gelu()?,
+        };
+        return gated * one(x, up)?;
+    };
+    let [mut gated, up] = multiply(x, [gate, up], packed)?;
+    let width = packed[0].out();
+    let rows = gated.par_chunks_mut(width).zip(up.par_chunks(width));
+    rows.for_each(|(gate, up)| match activation {
+        Activation::Silu => vector::swiglu(gate, up),
+        Activation::Gelu => vector::geglu(gate, up),
+    });
+    Tensor::from_vec(gated, (x.dim(0)?, width), x.device())
+}
+
+/// The packed matrices, if all are.
+fn packed<'a, const L: usize>(layers: [&'a Linear; L]) -> Option<[&'a Quantized; L]> {
+    let mut all = Vec::with_capacity(L);
+    for layer in layers {
+        match &*layer.matrix {
+            Matrix::Packed(packed) => all.push(packed),
+            Matrix::Candle(_) => return None,
+        }
+    }
+    all.try_into().ok()
+}
+
+fn multiply<const L: usize>(
+    x: &Tensor,
+    layers: [&Linear; L],
+    packed: [&Quantized; L],
+) -> Result<[Vec<f32>; L]> {
+    let n = x.dim(0)?;
+    let mut all = packed.map(|matrix| vec![0.0; n * matrix.out()]);
+    with_values(x, |x| {
+        let products = packed.into_iter().zip(&mut all);
+        let mut products: Vec<_> = products.map(|(m, y)| (m, &mut y[..])).collect();
+        project(&Activations::new(x, packed[0].input()), &mut products);
+    })?;
+    for (layer, y) in layers.iter().zip(&mut all) {
+        if let Some(bias) = &layer.bias {
+            with_values(bias, |bias| {
+                for row in y.chunks_exact_mut(bias.len()) {
+                    row.iter_mut().zip(bias).for_each(|(y, b)| *y += b);
+                }
+            })?;
+        }
+    }
+    Ok(all)
+}
+
+fn one(x: &Tensor, layer: &Linear) -> Result<Tensor> {
+    let y = match &*layer.matrix {
+        Matrix::Candle(matrix) => matrix.forward(x)?,
+        Matrix::Packed(_) => return layer.forward(x),
+    };
+    match &layer.bias {
+        Some(bias) => y.broadcast_add(bias),
+        None => Ok(y),
+    }
+}
+
+/// Hands out the f32 values of a tensor on the CPU.
+pub fn with_values<T>(x: &Tensor, f: impl FnOnce(&[f32]) -> T) -> Result<T> {
+    let x = x.contiguous()?;
+    let (storage, layout) = x.storage_and_layout();
+    let (Storage::Cpu(CpuStorage::F32(values)), Some((from, to))) =
+        (&*storage, layout.contiguous_offsets())
+    else {
+        candle_core::bail!("the tensor is not f32, contiguous and on the CPU");
+    };
+    Ok(f(&values[from..to]))
+}
+
+fn kind(dtype: GgmlDType) -> Option<Kind> {
+    Some(match dtype {
+        GgmlDType::Q4_0 => Kind::Q4_0,
+        GgmlDType::Q4_1 => Kind::Q4_1,
+        GgmlDType::Q5_0 => Kind::Q5_0,
+        GgmlDType::Q5_1 => Kind::Q5_1,
+        GgmlDType::Q8_0 => Kind::Q8_0,
+        GgmlDType::Q4K => Kind::Q4_K,
+        GgmlDType::Q5K => Kind::Q5_K,
+        GgmlDType::Q6K => Kind::Q6_K,
+        _ => return None,
+    })
 }
 
 /// Where the rows of interleaved heads of `head` rows stand, in order.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use candle_core::{Result, Tensor};
 
-use super::attention::{Keys, attend, causal_mask};
+use super::attention::{Keys, attend, causal_mask, each};
 use super::transformer::Transformer;
 
 /// Tokens that attend together while a prompt is read.
@@ -56,7 +56,12 @@ impl Prefix {
 }
 
 /// Runs the tokens of a segment that starts at position `from`, and fills in its keys.
-fn read_segment(model: &Transformer, segment: &[u32], from: usize, keys: &[Keys]) -> Result<Tensor> {
+fn read_segment(
+    model: &Transformer,
+    segment: &[u32],
+    from: usize,
+    keys: &[Keys],
+) -> Result<Tensor> {
     let n = segment.len();
     let positions: Vec<u32> = (from..from + n).map(|p| p as u32).collect();
     let mask = causal_mask(n.min(BLOCK), model.group(), &model.device)?;
@@ -71,13 +76,13 @@ fn read_segment(model: &Transformer, segment: &[u32], from: usize, keys: &[Keys]
                 v: heads.v,
             },
         )?;
-        let blocks = (0..n).step_by(BLOCK).map(|b| {
+        let blocks: Vec<usize> = (0..n).step_by(BLOCK).collect();
+        each(&blocks, &model.device, |&b| {
             let len = BLOCK.min(n - b);
             let own = all.narrow(1, from + b, len)?.map(|x| x.unsqueeze(1))?;
-            let mask = if len == BLOCK || n < BLOCK {
-                &mask
-            } else {
-                &tail
+            let mask = match len == BLOCK || n < BLOCK {
+                true => &mask,
+                false => &tail,
             };
             attend(
                 &heads.q.narrow(0, b, len)?,
@@ -86,8 +91,7 @@ fn read_segment(model: &Transformer, segment: &[u32], from: usize, keys: &[Keys]
                 Some(mask),
                 model.architecture.window(layer),
             )
-        });
-        Tensor::cat(&blocks.collect::<Result<Vec<_>>>()?, 0)
+        })
     })
 }
 

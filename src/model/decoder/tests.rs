@@ -4,8 +4,8 @@ use candle_core::quantized::GgmlDType;
 use tempfile::TempDir;
 
 use super::attention::{Keys, attend, causal_mask};
-use super::transformer::Heads;
 use super::sample::log_probability;
+use super::transformer::Heads;
 use super::*;
 use crate::model::{Message, Role, tiny};
 

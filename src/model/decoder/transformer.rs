@@ -2,13 +2,12 @@
 
 use std::sync::Arc;
 
-use candle_core::quantized::QTensor;
 use candle_core::{Device, Result, Tensor};
 use candle_nn::ops::rms_norm;
 
 use super::architecture::{Architecture, Family, Shape};
 use super::gguf::Gguf;
-use super::linear::Linear;
+use super::linear::{Linear, Matrix, forward, gated};
 use super::rope::Table;
 use crate::model::ModelError;
 
@@ -25,7 +24,7 @@ pub struct Transformer {
     pub architecture: Architecture,
     pub shape: Shape,
     pub device: Device,
-    embedding: Arc<QTensor>,
+    embedding: Arc<Matrix>,
     layers: Vec<Layer>,
     norm: Tensor,
     output: Linear,
@@ -60,12 +59,16 @@ impl Transformer {
         device: &Device,
     ) -> std::result::Result<Self, ModelError> {
         let shape = architecture.shape;
-        let embedding =
-            Arc::new(gguf.tensor("token_embd.weight", &[shape.vocabulary, shape.hidden])?);
-        let output = if gguf.has_tensor("output.weight") {
-            Arc::new(gguf.tensor("output.weight", &[shape.vocabulary, shape.hidden])?)
-        } else {
-            embedding.clone()
+        let tied = !gguf.has_tensor("output.weight");
+        let mut matrix = |name: &str| {
+            let tensor = gguf.tensor(name, &[shape.vocabulary, shape.hidden])?;
+            let matrix = Matrix::new(tensor).map_err(|e| gguf.error(format!("tensor {name}: {e}")));
+            matrix.map(Arc::new)
+        };
+        let embedding = matrix("token_embd.weight")?;
+        let output = match tied {
+            true => embedding.clone(),
+            false => matrix("output.weight")?,
         };
         let layers = (0..shape.layers).map(|i| Layer::load(gguf, i, &architecture));
         let layers = layers.collect::<std::result::Result<Vec<_>, _>>()?;
@@ -84,9 +87,12 @@ impl Transformer {
                 embedding,
                 layers,
                 norm,
-                output: Linear::new(output, None)?,
+                output: Linear::new(output, None),
                 rope: table(architecture.rope, factors.as_deref())?,
-                local_rope: architecture.window.map(|w| table(w.rope, None)).transpose()?,
+                local_rope: architecture
+                    .window
+                    .map(|w| table(w.rope, None))
+                    .transpose()?,
             })
         };
         build().map_err(|e: candle_core::Error| gguf.error(format!("cannot be prepared: {e}")))
@@ -110,7 +116,7 @@ impl Transformer {
         let rope = self.rope.at(&positions)?;
         let local = self.local_rope.as_ref().map(|r| r.at(&positions));
         let local = local.transpose()?;
-        let mut x = self.embedding.embedding(&Tensor::new(ids, &self.device)?)?;
+        let mut x = self.embedding.rows(ids, &self.device)?;
         if self.architecture.embedding_scale != 1.0 {
             x = (x * self.architecture.embedding_scale)?;
         }
@@ -123,12 +129,8 @@ impl Transformer {
             let mixed = layer.o.forward(&attend(i, self.heads(layer, &h, rope)?)?)?;
             x = (x + self.post(mixed, layer.post_norms.as_ref().map(|n| &n.0))?)?;
             let h = self.norm(&x, &layer.feed_forward_norm)?;
-            let gate = layer.gate.forward(&h)?;
-            let gate = match self.architecture.family {
-                Family::Gemma3 => gate.gelu()?,
-                _ => gate.silu()?,
-            };
-            let fed = layer.down.forward(&(gate * layer.up.forward(&h)?)?)?;
+            let wide = gated(&h, &layer.gate, &layer.up, self.architecture.activation)?;
+            let fed = layer.down.forward(&wide)?;
             x = (x + self.post(fed, layer.post_norms.as_ref().map(|n| &n.1))?)?;
         }
         Ok(x)
@@ -161,9 +163,9 @@ impl Transformer {
             Some((q, k)) => (Some(q), Some(k)),
             None => (None, None),
         };
-        let q = split(layer.q.forward(h)?, heads, q_norm)?;
-        let k = split(layer.k.forward(h)?, kv_heads, k_norm)?;
-        let v = layer.v.forward(h)?.reshape((n, kv_heads, d))?;
+        let [q, k, v] = forward(h, [&layer.q, &layer.k, &layer.v])?;
+        let (q, k) = (split(q, heads, q_norm)?, split(k, kv_heads, k_norm)?);
+        let v = v.reshape((n, kv_heads, d))?;
         let q = (q * self.architecture.query_scale)?;
         Ok(Heads {
             q: q.reshape((n, kv_heads, heads / kv_heads, d))?,
@@ -174,7 +176,8 @@ impl Transformer {
 
     /// Logits `[n, vocabulary]` of outputs of [`Transformer::forward`] `[n, hidden]`.
     pub fn logits(&self, x: &Tensor) -> Result<Tensor> {
-        self.output.forward(&self.norm(&x.contiguous()?, &self.norm)?)
+        self.output
+            .forward(&self.norm(&x.contiguous()?, &self.norm)?)
     }
 }
 
