@@ -5,6 +5,7 @@ pub mod bert;
 pub mod chat;
 pub mod decoder;
 pub mod device;
+mod floats;
 pub mod http;
 mod matrix;
 pub mod quant;

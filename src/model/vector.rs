@@ -94,7 +94,7 @@ pub fn exp_all(x: &mut [f32], from: f32, scale: f32) {
 /// x ← softmax(x); NaN if one is NaN or infinite.
 pub fn softmax(x: &mut [f32]) {
     exp_all(x, max(x), 1.0);
-    let total = x.chunks(PIECE).map(sum).sum::<f64>() as f32;
+    let total = x.chunks(PIECE).map(|x| sum(x, |x| x)).sum::<f64>() as f32;
     x.iter_mut().for_each(|x| *x /= total);
 }
 
@@ -110,30 +110,69 @@ pub fn swiglu(gate: &mut [f32], up: &[f32]) {
     )
 }
 
-/// gate ← gelu(gate) · up with the approximation gelu(x) = x / (1 + exp(−2 √(2/π) (x + 0.044715 x³))), which Gemma has.
+/// gate ← gelu(gate) · up, with the approximation by tanh.
 pub fn geglu(gate: &mut [f32], up: &[f32]) {
     Arch::new().dispatch(
         #[inline(always)]
         || {
             for (gate, up) in gate.iter_mut().zip(up) {
-                let x = *gate;
-                let inner = 1.595_769_1 * (x + 0.044_715 * x * x * x);
-                *gate = x / (1.0 + exp(-inner)) * up;
+                *gate = by_tanh(*gate) * up;
             }
         },
     )
 }
 
-#[inline]
-fn sum(x: &[f32]) -> f64 {
+#[inline(always)]
+fn sum(x: &[f32], of: impl Fn(f32) -> f32) -> f64 {
     let mut lanes = [0.0f32; LANES];
     let (chunks, rest) = x.as_chunks::<LANES>();
     for chunk in chunks {
         for i in 0..LANES {
-            lanes[i] += chunk[i];
+            lanes[i] += of(chunk[i]);
         }
     }
-    lanes.iter().chain(rest).map(|&x| f64::from(x)).sum()
+    let rest = rest.iter().map(|&x| of(x));
+    lanes.into_iter().chain(rest).map(f64::from).sum()
+}
+
+/// x ← x · Φ(x), Φ the normal distribution.
+pub fn gelu(x: &mut [f32]) {
+    Arch::new().dispatch(
+        #[inline(always)]
+        || {
+            for x in x {
+                *x = 0.5 * *x * (1.0 + erf(*x * std::f32::consts::FRAC_1_SQRT_2));
+            }
+        },
+    )
+}
+
+/// x ← x / (1 + exp(−2 √(2/π) (x + 0.044715 x³))), the approximation of [`gelu`] by tanh.
+pub fn gelu_tanh(x: &mut [f32]) {
+    Arch::new().dispatch(
+        #[inline(always)]
+        || {
+            for x in x {
+                *x = by_tanh(*x);
+            }
+        },
+    )
+}
+
+/// x ← (x − mean) / √(variance + epsilon) · weight + bias (arXiv 1607.06450).
+pub fn layer_norm(x: &mut [f32], weight: &[f32], bias: &[f32], epsilon: f32) {
+    Arch::new().dispatch(
+        #[inline(always)]
+        || {
+            let n = x.len() as f64;
+            let mean = (sum(x, |x| x) / n) as f32;
+            let variance = (sum(x, |x| (x - mean) * (x - mean)) / n) as f32;
+            let scale = 1.0 / (variance + epsilon).sqrt();
+            for ((x, weight), bias) in x.iter_mut().zip(weight).zip(bias) {
+                *x = (*x - mean) * scale * weight + bias;
+            }
+        },
+    )
 }
 
 /// exp(x) within 3e-7 of itself; of x outside ±87, exp(±87).
@@ -157,6 +196,33 @@ fn exp(x: f32) -> f32 {
     let power = p * r * r + r + 1.0;
     let exponent = (shifted.to_bits() as i32).wrapping_sub(ROUND.to_bits() as i32);
     power * f32::from_bits(((exponent + 127) << 23) as u32)
+}
+
+#[inline(always)]
+fn by_tanh(x: f32) -> f32 {
+    let inner = 1.595_769_1 * (x + 0.044_715 * x * x * x);
+    x / (1.0 + exp(-inner))
+}
+
+/// erf(x) within 5e-7, as x · P(x²) / Q(x²) on [−4, 4] (the coefficients of Eigen's `generic_fast_erf_float`).
+#[inline(always)]
+#[allow(clippy::excessive_precision)]
+fn erf(x: f32) -> f32 {
+    let x = x.clamp(-4.0, 4.0);
+    let s = x * x;
+    let p = -2.726_142_4e-10f32;
+    let p = p * s + 2.770_681_4e-8;
+    let p = p * s - 2.101_024_02e-6;
+    let p = p * s - 5.692_506_4e-5;
+    let p = p * s - 7.349_906_3e-4;
+    let p = p * s - 2.954_600_3e-3;
+    let p = p * s - 1.609_603_3e-2;
+    let q = -1.456_607_2e-5f32;
+    let q = q * s - 2.133_740_6e-4;
+    let q = q * s - 1.682_827_1e-3;
+    let q = q * s - 7.373_329_2e-3;
+    let q = q * s - 1.426_473_9e-2;
+    x * p / q
 }
 
 #[cfg(test)]
@@ -207,6 +273,33 @@ mod tests {
                 let inner = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x * x * x);
                 let expected = 0.5 * x * (1.0 + inner.tanh()) * up;
                 prop_assert!((f64::from(gelu[i]) - expected).abs() < 1e-4, "{} {expected}", gelu[i]);
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn gelu_is_that_of_tensors_and_layer_norm_that_of_f64(x in prop::collection::vec(-12f32..12.0, 2..70)) {
+            use candle_core::{Device, Tensor};
+            let n = x.len();
+            let tensor = Tensor::new(&x[..], &Device::Cpu).unwrap();
+            let worst = |found: &[f32], expected: Tensor| {
+                let expected: Vec<f32> = expected.to_vec1().unwrap();
+                found.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+            };
+            let mut exact = x.clone();
+            gelu(&mut exact);
+            prop_assert!(worst(&exact, tensor.gelu_erf().unwrap()) < 4e-6);
+            let mut rough = x.clone();
+            gelu_tanh(&mut rough);
+            prop_assert!(worst(&rough, tensor.gelu().unwrap()) < 1e-5);
+            let mut normed = x.clone();
+            layer_norm(&mut normed, &vec![1.5; n], &vec![-0.5; n], 1e-3);
+            let mean = x.iter().map(|&x| f64::from(x)).sum::<f64>() / n as f64;
+            let variance = x.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum::<f64>() / n as f64;
+            for (x, normed) in x.iter().zip(normed) {
+                let expected = (f64::from(*x) - mean) / (variance + 1e-3).sqrt() * 1.5 - 0.5;
+                prop_assert!((f64::from(normed) - expected).abs() < 1e-3, "{normed} {expected}");
             }
         }
     }

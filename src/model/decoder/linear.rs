@@ -5,11 +5,12 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use candle_core::quantized::{GgmlDType, QMatMul, QStorage, QTensor};
-use candle_core::{CpuStorage, DType, Device, Module, Result, Storage, Tensor};
+use candle_core::{DType, Device, Module, Result, Tensor};
 use rayon::prelude::*;
 
 use super::architecture::Activation;
 use super::gguf::Gguf;
+use crate::model::floats::floats;
 use crate::model::quant::{Activations, Kind, Quantized, project};
 use crate::model::{ModelError, vector};
 
@@ -171,18 +172,19 @@ fn multiply<const L: usize>(
 ) -> Result<[Vec<f32>; L]> {
     let n = x.dim(0)?;
     let mut all = packed.map(|matrix| vec![0.0; n * matrix.out()]);
-    with_values(x, |x| {
-        let products = packed.into_iter().zip(&mut all);
-        let mut products: Vec<_> = products.map(|(m, y)| (m, &mut y[..])).collect();
-        project(&Activations::new(x, packed[0].input()), &mut products);
-    })?;
+    let x = x.contiguous()?;
+    let products = packed.into_iter().zip(&mut all);
+    let mut products: Vec<_> = products.map(|(m, y)| (m, &mut y[..])).collect();
+    project(
+        &Activations::new(&floats(&x)?, packed[0].input()),
+        &mut products,
+    );
     for (layer, y) in layers.iter().zip(&mut all) {
         if let Some(bias) = &layer.bias {
-            with_values(bias, |bias| {
-                for row in y.chunks_exact_mut(bias.len()) {
-                    row.iter_mut().zip(bias).for_each(|(y, b)| *y += b);
-                }
-            })?;
+            let bias = floats(bias)?;
+            for row in y.chunks_exact_mut(bias.len()) {
+                row.iter_mut().zip(&*bias).for_each(|(y, b)| *y += b);
+            }
         }
     }
     Ok(all)
@@ -197,18 +199,6 @@ fn one(x: &Tensor, layer: &Linear) -> Result<Tensor> {
         Some(bias) => y.broadcast_add(bias),
         None => Ok(y),
     }
-}
-
-/// Hands out the f32 values of a tensor on the CPU.
-pub fn with_values<T>(x: &Tensor, f: impl FnOnce(&[f32]) -> T) -> Result<T> {
-    let x = x.contiguous()?;
-    let (storage, layout) = x.storage_and_layout();
-    let (Storage::Cpu(CpuStorage::F32(values)), Some((from, to))) =
-        (&*storage, layout.contiguous_offsets())
-    else {
-        candle_core::bail!("the tensor is not f32, contiguous and on the CPU");
-    };
-    Ok(f(&values[from..to]))
 }
 
 fn kind(dtype: GgmlDType) -> Option<Kind> {

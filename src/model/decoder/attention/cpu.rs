@@ -1,9 +1,10 @@
 //! Attention on the CPU, a task a key head, without the copies that tensor operations need between their steps.
 
-use candle_core::{CpuStorage, Layout, Result, Storage, Tensor};
+use candle_core::{Result, Tensor};
 use rayon::prelude::*;
 
 use super::Keys;
+use crate::model::floats::{Floats, floats};
 use crate::model::matrix::{Matrix, multiply};
 use crate::model::vector;
 
@@ -11,23 +12,15 @@ use crate::model::vector;
 pub fn attend(q: &Tensor, prefix: &Keys, own: &Keys, window: Option<usize>) -> Result<Tensor> {
     let (n, kv, group, d) = q.dims4()?;
     let q = q.contiguous()?;
-    let (q_storage, q_layout) = q.storage_and_layout();
-    let queries = values(&q_storage, q_layout)?;
-    let (prefix_k, prefix_v) = (prefix.k.storage_and_layout(), prefix.v.storage_and_layout());
-    let (own_k, own_v) = (own.k.storage_and_layout(), own.v.storage_and_layout());
+    let queries = floats(&q)?;
     let attention = Attention {
-        queries: &queries[..n * kv * group * d],
+        queries: &queries,
         kv,
         group,
         d,
-        prefix: [
-            values(&prefix_k.0, prefix_k.1)?,
-            values(&prefix_v.0, prefix_v.1)?,
-        ],
-        prefix_strides: [prefix_k.1.stride(), prefix_v.1.stride()],
+        prefix: [floats(&prefix.k)?, floats(&prefix.v)?],
         past: prefix.k.dim(1)?,
-        own: [values(&own_k.0, own_k.1)?, values(&own_v.0, own_v.1)?],
-        own_strides: [own_k.1.stride(), own_v.1.stride()],
+        own: [floats(&own.k)?, floats(&own.v)?],
         rows: own.k.dim(1)?,
         t: own.k.dim(2)?,
         window: window.unwrap_or(usize::MAX),
@@ -42,28 +35,15 @@ pub fn attend(q: &Tensor, prefix: &Keys, own: &Keys, window: Option<usize>) -> R
     Tensor::from_vec(out, (n, kv * group * d), q.device())
 }
 
-fn values<'a>(storage: &'a Storage, layout: &Layout) -> Result<&'a [f32]> {
-    match storage {
-        Storage::Cpu(CpuStorage::F32(values)) if layout.stride().last() == Some(&1) => {
-            Ok(&values[layout.start_offset()..])
-        }
-        _ => candle_core::bail!("attention takes f32 rows on the CPU"),
-    }
-}
-
 /// Keys first, then values.
 struct Attention<'a> {
     queries: &'a [f32],
     kv: usize,
     group: usize,
     d: usize,
-    prefix: [&'a [f32]; 2],
-    /// Of heads and positions.
-    prefix_strides: [&'a [usize]; 2],
+    prefix: [Floats<'a>; 2],
     past: usize,
-    own: [&'a [f32]; 2],
-    /// Of heads, sequences and positions.
-    own_strides: [&'a [usize]; 2],
+    own: [Floats<'a>; 2],
     rows: usize,
     t: usize,
     window: usize,
@@ -136,22 +116,14 @@ impl Attention<'_> {
     }
 
     fn prefix(&self, part: usize, head: usize) -> Matrix<'_> {
-        let strides = self.prefix_strides[part];
-        Matrix::rows(
-            &self.prefix[part][head * strides[0]..],
-            self.past,
-            self.d,
-            strides[1],
-        )
+        let values = &self.prefix[part];
+        let start = head * values.strides[0];
+        Matrix::rows(&values[start..], self.past, self.d, values.strides[1])
     }
 
     fn own(&self, part: usize, head: usize, row: usize) -> Matrix<'_> {
-        let strides = self.own_strides[part];
-        Matrix::rows(
-            &self.own[part][head * strides[0] + row * strides[1]..],
-            self.t,
-            self.d,
-            strides[2],
-        )
+        let values = &self.own[part];
+        let start = head * values.strides[0] + row * values.strides[1];
+        Matrix::rows(&values[start..], self.t, self.d, values.strides[2])
     }
 }
