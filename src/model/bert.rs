@@ -1,12 +1,13 @@
 //! BERT-family sentence embedders: packed batches of variable length, pooled and normalised as the model's files say.
 
 mod config;
+mod cpu;
 mod encoder;
-mod gelu;
 
 use std::path::Path;
 
 use candle_core::Device;
+use rayon::prelude::*;
 use tokenizers::{EncodeInput, Encoding, Tokenizer};
 
 pub use self::config::normalizes;
@@ -19,6 +20,9 @@ use crate::job::spec::{self, Pooling};
 /// tokens, so that a text's vector has the same bits in any batch, and a build that computes a few rows only has the
 /// bytes of one that computes all.
 const LEAST_TOKENS: usize = 8;
+
+/// Tokens whose activations a core's cache holds; fewer leave the products too small.
+const CORE_TOKENS: usize = 512;
 
 /// A BERT model with its tokenizer.
 pub struct BertEmbedder {
@@ -131,6 +135,19 @@ impl BertEmbedder {
         }
     }
 
+    /// Tokens of a batch. On the CPU each thread runs batches of its own; they are as many as there are threads, and as
+    /// small as a core's cache.
+    fn batch_tokens(&self, lengths: &[usize]) -> usize {
+        if !self.encoder.device.is_cpu() {
+            return self.batch_tokens;
+        }
+        let share = lengths
+            .iter()
+            .sum::<usize>()
+            .div_ceil(rayon::current_num_threads());
+        share.clamp(1, CORE_TOKENS).min(self.batch_tokens)
+    }
+
     /// Vectors of a batch, row after row, in its order.
     fn run(&self, batch: &[&[u32]]) -> candle_core::Result<Vec<f32>> {
         let filler = [0; LEAST_TOKENS];
@@ -168,10 +185,17 @@ impl Embed for BertEmbedder {
     fn embed(&self, texts: &[&str], kind: TextKind) -> Result<Embedded, ModelError> {
         let inputs = self.inputs(texts, kind)?;
         let lengths: Vec<usize> = inputs.iter().map(|input| input.ids.len()).collect();
-        let mut values = vec![0.0; texts.len() * self.dim];
-        for batch in batch::by_tokens(&lengths, self.batch_tokens) {
+        let batches = batch::by_tokens(&lengths, self.batch_tokens(&lengths));
+        let run = |batch: &Vec<usize>| {
             let ids: Vec<&[u32]> = batch.iter().map(|&i| &inputs[i].ids[..]).collect();
-            let vectors = self.run(&ids).map_err(|e| self.error(e))?;
+            self.run(&ids).map_err(|e| self.error(e))
+        };
+        let vectors: Vec<Vec<f32>> = match self.encoder.device.is_cpu() {
+            true => batches.par_iter().map(run).collect::<Result<_, _>>()?,
+            false => batches.iter().map(run).collect::<Result<_, _>>()?,
+        };
+        let mut values = vec![0.0; texts.len() * self.dim];
+        for (batch, vectors) in batches.iter().zip(vectors) {
             for (&i, vector) in batch.iter().zip(vectors.chunks_exact(self.dim)) {
                 let row = &mut values[i * self.dim..][..self.dim];
                 row.copy_from_slice(vector);

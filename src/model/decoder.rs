@@ -5,14 +5,17 @@
 //! holds bit for bit for K-quantised files; with AMX, on a GPU, or for unquantised weights it holds up to the rounding
 //! of matrix products of other sizes.
 
+mod architecture;
 mod attention;
 mod generate;
 mod gguf;
+mod linear;
 mod prefix;
-mod qwen2;
+mod rope;
 mod sample;
 mod score;
 mod text;
+mod transformer;
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,17 +23,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use candle_core::Device;
 use tokenizers::Tokenizer;
 
+use self::architecture::Architecture;
 use self::generate::{Group, Vocabulary};
 use self::gguf::Gguf;
 use self::prefix::{Prefix, Prefixes};
-use self::qwen2::Qwen2;
+use self::transformer::Transformer;
 use super::chat::ChatTemplate;
 use super::tokenizer::{TokenBytes, offsets};
 use super::{Completion, Generate, LogProb, ModelError, ModelIdentity, Prompt, Sampling, Score};
 use crate::job::spec;
 
-/// The architectures whose forward pass is here.
-const SUPPORTED: &[&str] = &["qwen2"];
 /// Context when neither the job nor the file asks for less.
 const CONTEXT: usize = 8192;
 /// Rows decoded together.
@@ -46,7 +48,7 @@ const ENDS: &[&str] = &["<|im_end|>", "<|endoftext|>"];
 /// A decoder language model with its tokenizer and chat template.
 pub struct Decoder {
     identity: ModelIdentity,
-    model: Qwen2,
+    model: Transformer,
     tokenizer: Tokenizer,
     vocabulary: Vocabulary,
     chat: ChatTemplate,
@@ -64,18 +66,12 @@ impl Decoder {
         device: &Device,
     ) -> Result<Self, ModelError> {
         let mut gguf = Gguf::open(path, device)?;
-        let architecture = gguf.string("general.architecture")?.to_string();
-        if !SUPPORTED.contains(&architecture.as_str()) {
-            let supported = SUPPORTED.join(", ");
-            return Err(gguf.error(format!(
-                "architecture {architecture} is not supported; use a model of {supported}, or a server (models.generator.server)"
-            )));
-        }
-        let context = context(&gguf, settings.context_tokens)?;
+        let architecture = Architecture::read(&gguf)?;
+        let context = context(&gguf, architecture.context, settings.context_tokens)?;
         let tokenizer = gguf.tokenizer()?;
         let ends = ends(&gguf, &tokenizer)?;
         let chat = chat(&gguf, &tokenizer)?;
-        let model = Qwen2::load(&mut gguf, context, device)?;
+        let model = Transformer::load(&mut gguf, architecture, context, device)?;
         let shape = model.shape;
         let token_bytes = shape.layers * 2 * shape.kv_heads * shape.head_dim * size_of::<f32>();
         let cache_tokens = CACHE_BYTES / token_bytes;
@@ -231,8 +227,7 @@ impl Score for Decoder {
     }
 }
 
-fn context(gguf: &Gguf, asked: Option<usize>) -> Result<usize, ModelError> {
-    let most = gguf.count("qwen2.context_length")?;
+fn context(gguf: &Gguf, most: usize, asked: Option<usize>) -> Result<usize, ModelError> {
     match asked {
         Some(asked) if asked > most => Err(gguf.error(format!(
             "models.generator.context_tokens is {asked}, but the model has a context of {most}; ask for at most that"

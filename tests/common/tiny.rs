@@ -49,6 +49,11 @@ impl Random {
 /// Writes a two-layer Qwen2 GGUF with a byte-level vocabulary; its matrices are of type `dtype` (F32, Q4K, …), the
 /// output matrix of type Q6K where `dtype` is Q4K, as in published Q4_K_M files.
 pub fn generator(path: &Path, dtype: GgmlDType) {
+    generator_of(path, "qwen2", dtype);
+}
+
+/// The same for a model of `llama`, `qwen2`, `qwen3` or `gemma3`; the last sees 8 positions in its local layers.
+pub fn generator_of(path: &Path, family: &str, dtype: GgmlDType) {
     let (tokens, merges) = vocabulary();
     let types: Vec<Value> = tokens
         .iter()
@@ -56,16 +61,30 @@ pub fn generator(path: &Path, dtype: GgmlDType) {
         .collect();
     let id = |token: &str| Value::U32(tokens.iter().position(|t| t == token).unwrap() as u32);
     let strings = |list: &[String]| Value::Array(list.iter().cloned().map(Value::String).collect());
-    let metadata = [
-        ("general.architecture", Value::String("qwen2".into())),
-        ("qwen2.block_count", Value::U32(LAYERS as u32)),
-        ("qwen2.context_length", Value::U32(2048)),
-        ("qwen2.embedding_length", Value::U32(HIDDEN as u32)),
-        ("qwen2.feed_forward_length", Value::U32(FEED_FORWARD as u32)),
-        ("qwen2.attention.head_count", Value::U32(HEADS as u32)),
-        ("qwen2.attention.head_count_kv", Value::U32(KV_HEADS as u32)),
-        ("qwen2.attention.layer_norm_rms_epsilon", Value::F32(1e-6)),
-        ("qwen2.rope.freq_base", Value::F32(1e6)),
+    let sizes = [
+        ("block_count", Value::U32(layers(family) as u32)),
+        ("context_length", Value::U32(2048)),
+        ("embedding_length", Value::U32(HIDDEN as u32)),
+        ("feed_forward_length", Value::U32(FEED_FORWARD as u32)),
+        ("attention.head_count", Value::U32(HEADS as u32)),
+        ("attention.head_count_kv", Value::U32(KV_HEADS as u32)),
+        ("attention.key_length", Value::U32(head_dim(family) as u32)),
+        (
+            "attention.value_length",
+            Value::U32(head_dim(family) as u32),
+        ),
+        ("attention.layer_norm_rms_epsilon", Value::F32(1e-6)),
+        ("rope.freq_base", Value::F32(1e6)),
+        ("attention.sliding_window", Value::U32(8)),
+    ];
+    let sizes = sizes
+        .into_iter()
+        .filter(|(key, _)| family == "gemma3" || *key != "attention.sliding_window");
+    let mut metadata: Vec<(String, Value)> = sizes
+        .map(|(key, value)| (format!("{family}.{key}"), value))
+        .collect();
+    let rest = [
+        ("general.architecture", Value::String(family.into())),
         ("tokenizer.ggml.model", Value::String("gpt2".into())),
         ("tokenizer.ggml.pre", Value::String("qwen2".into())),
         ("tokenizer.ggml.tokens", strings(&tokens)),
@@ -75,26 +94,45 @@ pub fn generator(path: &Path, dtype: GgmlDType) {
         ("tokenizer.ggml.bos_token_id", id("<|endoftext|>")),
         ("tokenizer.chat_template", Value::String(CHAT.into())),
     ];
-    let tensors = generator_tensors(&tokens, dtype);
-    let metadata: Vec<(&str, &Value)> = metadata.iter().map(|(k, v)| (*k, v)).collect();
+    metadata.extend(rest.map(|(key, value)| (key.to_owned(), value)));
+    let tensors = generator_tensors(&tokens, family, dtype);
+    let metadata: Vec<(&str, &Value)> = metadata.iter().map(|(k, v)| (k.as_str(), v)).collect();
     let tensors: Vec<(&str, &QTensor)> = tensors.iter().map(|(k, v)| (k.as_str(), v)).collect();
     gguf_file::write(&mut File::create(path).unwrap(), &metadata, &tensors).unwrap();
 }
 
-fn generator_tensors(tokens: &[String], dtype: GgmlDType) -> Vec<(String, QTensor)> {
+/// Gemma 3 has a layer that sees everything after five that do not.
+fn layers(family: &str) -> usize {
+    if family == "gemma3" { 7 } else { LAYERS }
+}
+
+/// Of some families it is not the hidden size divided by the heads.
+fn head_dim(family: &str) -> usize {
+    if ["qwen3", "gemma3"].contains(&family) {
+        32
+    } else {
+        HIDDEN / HEADS
+    }
+}
+
+fn generator_tensors(tokens: &[String], family: &str, dtype: GgmlDType) -> Vec<(String, QTensor)> {
     let mut random = Random::new(1);
     let mut tensors = Vec::new();
     let mut add = |name: String, tensor: Tensor, dtype| {
         tensors.push((name, QTensor::quantize(&tensor, dtype).unwrap()))
     };
-    let kv = KV_HEADS * HIDDEN / HEADS;
-    let ones = Tensor::ones(HIDDEN, candle_core::DType::F32, &Device::Cpu).unwrap();
-    for i in 0..LAYERS {
+    let (wide, kv) = (HEADS * head_dim(family), KV_HEADS * head_dim(family));
+    let ones = |n: usize| Tensor::ones(n, candle_core::DType::F32, &Device::Cpu).unwrap();
+    let mut norms = vec!["attn_norm", "ffn_norm"];
+    if family == "gemma3" {
+        norms.extend(["post_attention_norm", "post_ffw_norm"]);
+    }
+    for i in 0..layers(family) {
         for (name, out, input) in [
-            ("attn_q", HIDDEN, HIDDEN),
+            ("attn_q", wide, HIDDEN),
             ("attn_k", kv, HIDDEN),
             ("attn_v", kv, HIDDEN),
-            ("attn_output", HIDDEN, HIDDEN),
+            ("attn_output", HIDDEN, wide),
             ("ffn_gate", FEED_FORWARD, HIDDEN),
             ("ffn_up", FEED_FORWARD, HIDDEN),
             ("ffn_down", HIDDEN, FEED_FORWARD),
@@ -104,7 +142,7 @@ fn generator_tensors(tokens: &[String], dtype: GgmlDType) -> Vec<(String, QTenso
                 random.tensor(&[out, input], (input as f32).powf(-0.5)),
                 dtype,
             );
-            if ["attn_q", "attn_k", "attn_v"].contains(&name) {
+            if family == "qwen2" && ["attn_q", "attn_k", "attn_v"].contains(&name) {
                 add(
                     format!("blk.{i}.{name}.bias"),
                     random.tensor(&[out], 0.5),
@@ -112,21 +150,29 @@ fn generator_tensors(tokens: &[String], dtype: GgmlDType) -> Vec<(String, QTenso
                 );
             }
         }
-        add(
-            format!("blk.{i}.attn_norm.weight"),
-            ones.clone(),
-            GgmlDType::F32,
-        );
-        add(
-            format!("blk.{i}.ffn_norm.weight"),
-            ones.clone(),
-            GgmlDType::F32,
-        );
+        for norm in &norms {
+            add(
+                format!("blk.{i}.{norm}.weight"),
+                ones(HIDDEN),
+                GgmlDType::F32,
+            );
+        }
+        if ["qwen3", "gemma3"].contains(&family) {
+            for norm in ["attn_q_norm", "attn_k_norm"] {
+                let weight = (random.tensor(&[head_dim(family)], 0.1) + 1.0).unwrap();
+                add(format!("blk.{i}.{norm}.weight"), weight, GgmlDType::F32);
+            }
+        }
     }
-    add("output_norm.weight".into(), ones, GgmlDType::F32);
+    add("output_norm.weight".into(), ones(HIDDEN), GgmlDType::F32);
+    // Gemma's are scaled by the root of their size when they are read.
+    let size = match family {
+        "gemma3" => (HIDDEN as f32).powf(-0.5),
+        _ => 1.0,
+    };
     add(
         "token_embd.weight".into(),
-        random.tensor(&[tokens.len(), HIDDEN], 1.0),
+        random.tensor(&[tokens.len(), HIDDEN], size),
         dtype,
     );
     // Bytes and halves of words have no weights, so that what is drawn is nearly always a word.

@@ -1,54 +1,53 @@
 //! The forward pass of BERT (arXiv 1810.04805) over packed sequences: no padding anywhere.
 //!
 //! Linear layers run on all tokens `[T, hidden]` at once; attention runs sequence by sequence, so that it costs what
-//! the sequences need and parallelises over them.
+//! the sequences need. The CPU has a pass of its own ([`cpu`](super::cpu)).
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use candle_core::{D, DType, Device, Result, Tensor};
 use candle_nn::ops::{layer_norm, softmax_last_dim};
-use rayon::prelude::*;
 
 use super::config::{Activation, Config};
-use super::gelu::BiasGelu;
+use super::cpu;
 use crate::model::ModelError;
 
 #[derive(Debug)]
 pub struct Encoder {
-    words: Tensor,
+    pub words: Tensor,
     /// Position embeddings plus the embedding of token type 0.
-    positions: Tensor,
-    norm: Norm,
-    layers: Vec<Layer>,
-    heads: usize,
-    activation: Activation,
-    device: Device,
+    pub positions: Tensor,
+    pub norm: Norm,
+    pub layers: Vec<Layer>,
+    pub heads: usize,
+    pub activation: Activation,
+    pub device: Device,
 }
 
 #[derive(Debug)]
-struct Layer {
+pub struct Layer {
     /// Queries (scaled by 1/√head_dim), keys and values in one product.
-    qkv: Linear,
-    out: Linear,
-    attention_norm: Norm,
-    up: Linear,
-    down: Linear,
-    norm: Norm,
+    pub qkv: Linear,
+    pub out: Linear,
+    pub attention_norm: Norm,
+    pub up: Linear,
+    pub down: Linear,
+    pub norm: Norm,
 }
 
 #[derive(Debug)]
-struct Linear {
-    /// `[input, output]`, a view of the stored `[output, input]`.
-    weight: Tensor,
-    bias: Tensor,
+pub struct Linear {
+    /// `[output, input]`
+    pub weight: Tensor,
+    pub bias: Tensor,
 }
 
 #[derive(Debug)]
-struct Norm {
-    weight: Tensor,
-    bias: Tensor,
-    epsilon: f32,
+pub struct Norm {
+    pub weight: Tensor,
+    pub bias: Tensor,
+    pub epsilon: f32,
 }
 
 impl Encoder {
@@ -91,6 +90,9 @@ impl Encoder {
 
     /// The last layer's output `[T, hidden]` of sequences laid end to end, T their tokens altogether.
     pub fn forward(&self, sequences: &[&[u32]]) -> Result<Tensor> {
+        if self.device.is_cpu() {
+            return cpu::forward(self, sequences);
+        }
         let ids = Tensor::new(sequences.concat(), &self.device)?;
         let places: Vec<u32> = sequences.iter().flat_map(|s| 0..s.len() as u32).collect();
         let places = Tensor::new(places, &self.device)?;
@@ -119,11 +121,7 @@ impl Encoder {
             .map(|(end, &length)| (end - length, length))
             .collect();
         let one = |&(start, length): &(usize, usize)| self.attend(&qkv.narrow(0, start, length)?);
-        let parts: Vec<Tensor> = if self.device.is_cpu() {
-            spans.par_iter().map(one).collect::<Result<_>>()?
-        } else {
-            spans.iter().map(one).collect::<Result<_>>()?
-        };
+        let parts: Vec<Tensor> = spans.iter().map(one).collect::<Result<_>>()?;
         Tensor::cat(&parts, 0)
     }
 
@@ -159,18 +157,14 @@ impl Layer {
         let k = weights.linear(&name("attention.self.key"), hidden, hidden)?;
         let v = weights.linear(&name("attention.self.value"), hidden, hidden)?;
         let fuse = || {
-            let weight = Tensor::cat(&[&(q.0 * scale)?, &k.0, &v.0], 0)?;
-            let bias = Tensor::cat(&[&(q.1 * scale)?, &k.1, &v.1], 0)?;
-            Linear::new((weight, bias))
+            let weight = Tensor::cat(&[&(q.weight * scale)?, &k.weight, &v.weight], 0)?;
+            let bias = Tensor::cat(&[&(q.bias * scale)?, &k.bias, &v.bias], 0)?;
+            Ok(Linear { weight, bias })
         };
-        let qkv = fuse().map_err(|e| weights.error(e.to_string()))?;
-        let mut linear = |part: &str, out: usize, input: usize| {
-            let parts = weights.linear(&name(part), out, input)?;
-            Linear::new(parts).map_err(|e| weights.error(e.to_string()))
-        };
-        let out = linear("attention.output.dense", hidden, hidden)?;
-        let up = linear("intermediate.dense", wide, hidden)?;
-        let down = linear("output.dense", hidden, wide)?;
+        let qkv = fuse().map_err(|e: candle_core::Error| weights.error(e.to_string()))?;
+        let out = weights.linear(&name("attention.output.dense"), hidden, hidden)?;
+        let up = weights.linear(&name("intermediate.dense"), wide, hidden)?;
+        let down = weights.linear(&name("output.dense"), hidden, wide)?;
         let attention_norm = weights.norm(&name("attention.output.LayerNorm"), config)?;
         Ok(Self {
             qkv,
@@ -184,27 +178,16 @@ impl Layer {
 }
 
 impl Linear {
-    fn new((weight, bias): (Tensor, Tensor)) -> Result<Self> {
-        Ok(Self {
-            weight: weight.t()?,
-            bias,
-        })
-    }
-
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        x.matmul(&self.weight)?.broadcast_add(&self.bias)
+        x.matmul(&self.weight.t()?)?.broadcast_add(&self.bias)
     }
 
     fn activate(&self, x: &Tensor, activation: Activation) -> Result<Tensor> {
+        let y = self.forward(x)?;
         match activation {
-            Activation::Gelu if x.device().is_cpu() => {
-                let y = x.matmul(&self.weight)?;
-                y.inplace_op2(&self.bias, &BiasGelu)?;
-                Ok(y)
-            }
-            Activation::Gelu => self.forward(x)?.gelu_erf(),
-            Activation::GeluTanh => self.forward(x)?.gelu(),
-            Activation::Relu => self.forward(x)?.relu(),
+            Activation::Gelu => y.gelu_erf(),
+            Activation::GeluTanh => y.gelu(),
+            Activation::Relu => y.relu(),
         }
     }
 }
@@ -276,17 +259,16 @@ impl Weights {
             .map_err(|e| self.error(format!("tensor {name}: {e}")))
     }
 
-    /// Weight `[out, input]` and bias `[out]`.
     fn linear(
         &mut self,
         name: &str,
         out: usize,
         input: usize,
-    ) -> std::result::Result<(Tensor, Tensor), ModelError> {
-        Ok((
-            self.take(&format!("{name}.weight"), &[out, input])?,
-            self.take(&format!("{name}.bias"), &[out])?,
-        ))
+    ) -> std::result::Result<Linear, ModelError> {
+        Ok(Linear {
+            weight: self.take(&format!("{name}.weight"), &[out, input])?,
+            bias: self.take(&format!("{name}.bias"), &[out])?,
+        })
     }
 
     fn norm(&mut self, name: &str, config: &Config) -> std::result::Result<Norm, ModelError> {

@@ -10,11 +10,11 @@ use candle_core::{Result, Tensor};
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
-use super::attention::{Keys, attend};
+use super::attention::{Keys, attend, each};
 use super::prefix::Prefix;
-use super::qwen2::{Heads, Qwen2};
 use super::sample::{draw, rng};
 use super::text::Text;
+use super::transformer::{Heads, Transformer};
 use crate::model::tokenizer::TokenBytes;
 use crate::model::{Completion, Sampling};
 
@@ -51,7 +51,7 @@ struct Row {
 impl<'a> Group<'a> {
     /// Draws the first token of every continuation.
     pub fn start(
-        model: &Qwen2,
+        model: &Transformer,
         vocabulary: &Vocabulary,
         request: usize,
         prefix: Arc<Prefix>,
@@ -179,7 +179,7 @@ impl Row {
 }
 
 /// Adds a token to every row of every group; each group has a row.
-pub fn step(model: &Qwen2, vocabulary: &Vocabulary, groups: &mut [Group]) -> Result<()> {
+pub fn step(model: &Transformer, vocabulary: &Vocabulary, groups: &mut [Group]) -> Result<()> {
     let ids: Vec<u32> = groups
         .iter()
         .flat_map(|g| g.rows.iter().map(|r| r.last))
@@ -192,26 +192,28 @@ pub fn step(model: &Qwen2, vocabulary: &Vocabulary, groups: &mut [Group]) -> Res
                 .map(|_| (g.prefix.tokens.len() + g.added) as u32)
         })
         .collect();
+    let mut from = 0;
+    let places = groups.iter().map(|group| {
+        from += group.rows.len();
+        (from - group.rows.len(), group)
+    });
+    let places: Vec<(usize, &Group)> = places.collect();
     let output = model.forward(&ids, &positions, |layer, Heads { q, k, v }| {
         let keys = Keys { k, v };
-        let mut from = 0;
-        let mut parts = Vec::with_capacity(groups.len());
-        for group in groups.iter() {
+        each(&places, &model.device, |&(from, group)| {
             let rows = group.rows.len();
             let new = keys
                 .narrow(1, from, rows)?
                 .map(|x| x.unsqueeze(2)?.contiguous())?;
             group.own[layer].write(2, group.added, &new)?;
-            let own = group.own[layer].narrow(2, 0, group.added + 1)?;
-            parts.push(attend(
+            attend(
                 &q.narrow(0, from, rows)?,
                 &group.prefix.keys[layer],
-                &own,
+                &group.own[layer].narrow(2, 0, group.added + 1)?,
                 None,
-            )?);
-            from += rows;
-        }
-        Tensor::cat(&parts, 0)
+                model.architecture.window(layer),
+            )
+        })
     })?;
     let logits = model.logits(&output)?.flatten_all()?.to_vec1::<f32>()?;
     let mut logits = logits.chunks_exact(model.shape.vocabulary);

@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use candle_core::{Result, Tensor};
 
-use super::attention::{Keys, attend, causal_mask};
-use super::qwen2::Qwen2;
+use super::attention::{Keys, attend, causal_mask, each};
+use super::transformer::Transformer;
 
 /// Tokens that attend together while a prompt is read.
 const BLOCK: usize = 32;
@@ -28,7 +28,7 @@ pub struct Prefix {
 
 impl Prefix {
     /// Reads a prompt of at least one token, taking over what `known` has in common with it.
-    fn read(model: &Qwen2, tokens: &[u32], known: Option<&Prefix>) -> Result<Self> {
+    fn read(model: &Transformer, tokens: &[u32], known: Option<&Prefix>) -> Result<Self> {
         let shape = model.shape;
         let start = known.map_or(0, |known| reusable(&known.tokens, tokens));
         let size = [shape.kv_heads, tokens.len(), shape.head_dim];
@@ -56,7 +56,12 @@ impl Prefix {
 }
 
 /// Runs the tokens of a segment that starts at position `from`, and fills in its keys.
-fn read_segment(model: &Qwen2, segment: &[u32], from: usize, keys: &[Keys]) -> Result<Tensor> {
+fn read_segment(
+    model: &Transformer,
+    segment: &[u32],
+    from: usize,
+    keys: &[Keys],
+) -> Result<Tensor> {
     let n = segment.len();
     let positions: Vec<u32> = (from..from + n).map(|p| p as u32).collect();
     let mask = causal_mask(n.min(BLOCK), model.group(), &model.device)?;
@@ -71,22 +76,22 @@ fn read_segment(model: &Qwen2, segment: &[u32], from: usize, keys: &[Keys]) -> R
                 v: heads.v,
             },
         )?;
-        let blocks = (0..n).step_by(BLOCK).map(|b| {
+        let blocks: Vec<usize> = (0..n).step_by(BLOCK).collect();
+        each(&blocks, &model.device, |&b| {
             let len = BLOCK.min(n - b);
             let own = all.narrow(1, from + b, len)?.map(|x| x.unsqueeze(1))?;
-            let mask = if len == BLOCK || n < BLOCK {
-                &mask
-            } else {
-                &tail
+            let mask = match len == BLOCK || n < BLOCK {
+                true => &mask,
+                false => &tail,
             };
             attend(
                 &heads.q.narrow(0, b, len)?,
                 &all.narrow(1, 0, from + b)?,
                 &own,
                 Some(mask),
+                model.architecture.window(layer),
             )
-        });
-        Tensor::cat(&blocks.collect::<Result<Vec<_>>>()?, 0)
+        })
     })
 }
 
@@ -112,7 +117,7 @@ impl Prefixes {
     }
 
     /// The prompt, from the cache or read now.
-    pub fn get(&mut self, model: &Qwen2, tokens: &[u32]) -> Result<Arc<Prefix>> {
+    pub fn get(&mut self, model: &Transformer, tokens: &[u32]) -> Result<Arc<Prefix>> {
         if let Some(i) = self.recent.iter().position(|p| p.tokens == tokens)
             && let Some(found) = self.recent.remove(i)
         {

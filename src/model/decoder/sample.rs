@@ -4,7 +4,7 @@ use rand::Rng;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
-use crate::model::Sampling;
+use crate::model::{Sampling, vector};
 
 /// The generator of continuation `i`: a stream of its own under the request's seed.
 pub fn rng(seed: u64, i: usize) -> ChaCha8Rng {
@@ -18,76 +18,66 @@ pub fn rng(seed: u64, i: usize) -> ChaCha8Rng {
 ///
 /// Ties go to the lower id. None if the logits have no finite maximum.
 pub fn draw(logits: &[f32], sampling: &Sampling, rng: &mut ChaCha8Rng) -> Option<u32> {
-    let best = argmax(logits)?;
+    let (best, max) = best(logits)?;
     if sampling.temperature <= 0.0 {
-        return Some(best as u32);
+        return Some(best);
     }
-    let max = logits[best];
-    let weights: Vec<f32> = logits
-        .iter()
-        .map(|&l| ((l - max) / sampling.temperature).exp())
-        .collect();
-    let total: f64 = weights.iter().map(|&w| w as f64).sum();
-    let mass = total * (sampling.top_p as f64).clamp(0.0, 1.0);
-    let nucleus = if sampling.top_p >= 1.0 {
-        (0..weights.len()).collect()
-    } else {
-        nucleus(&weights, mass)
+    let scale = 1.0 / sampling.temperature;
+    let nucleus = match sampling.top_p {
+        top_p if top_p >= 1.0 => weigh(logits, (0..logits.len()).collect(), max, scale),
+        top_p => nucleus(logits, max, scale, f64::from(top_p.max(0.0))),
     };
-    let kept: f64 = nucleus.iter().map(|&i| weights[i] as f64).sum();
+    let kept: f64 = nucleus.iter().map(|&(_, weight)| f64::from(weight)).sum();
     let mut left = rng.random::<f64>() * kept;
-    for &i in &nucleus {
-        left -= weights[i] as f64;
+    for (token, weight) in nucleus {
+        left -= f64::from(weight);
         if left < 0.0 {
-            return Some(i as u32);
+            return Some(token as u32);
         }
     }
-    Some(best as u32)
+    Some(best)
 }
 
-fn argmax(logits: &[f32]) -> Option<usize> {
-    let mut best = 0;
-    for (i, &l) in logits.iter().enumerate() {
-        if l.is_nan() {
-            return None;
-        }
-        if l > logits[best] {
-            best = i;
-        }
-    }
-    logits
-        .get(best)
-        .is_some_and(|l| l.is_finite())
-        .then_some(best)
+/// The first largest logit and its value; None if it is not finite, or one is NaN.
+fn best(logits: &[f32]) -> Option<(u32, f32)> {
+    let max = vector::max(logits);
+    let best = logits.iter().position(|&logit| logit == max)?;
+    max.is_finite().then_some((best as u32, max))
 }
 
-/// The most probable tokens, best first, until their weights reach `mass`; at least one.
+/// The most probable tokens with their weights exp((logit − max) · scale), best first, until these reach a share of the
+/// weights of all; at least one.
 ///
 /// Only weights above a thousandth of the best are sorted at first: a vocabulary has 150,000 tokens, a nucleus a few.
-fn nucleus(weights: &[f32], mass: f64) -> Vec<usize> {
-    for floor in [1e-3, -1.0] {
-        let mut order: Vec<usize> = (0..weights.len()).filter(|&i| weights[i] > floor).collect();
-        order.sort_by(|&a, &b| weights[b].total_cmp(&weights[a]).then(a.cmp(&b)));
+fn nucleus(logits: &[f32], max: f32, scale: f32, share: f64) -> Vec<(usize, f32)> {
+    let mass = share * vector::sum_exp(logits, max, scale);
+    let mut order = Vec::new();
+    for floor in [max - 1e3f32.ln() / scale, f32::NEG_INFINITY] {
+        order = weigh(logits, vector::from(logits, floor), max, scale);
+        order.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
         let mut reached = 0.0;
-        for (n, &i) in order.iter().enumerate() {
-            reached += weights[i] as f64;
+        for n in 0..order.len() {
+            reached += f64::from(order[n].1);
             if reached >= mass {
                 order.truncate(n + 1);
                 return order;
             }
         }
-        if order.len() == weights.len() {
-            return order;
-        }
     }
-    (0..weights.len()).collect()
+    order
+}
+
+fn weigh(logits: &[f32], tokens: Vec<usize>, max: f32, scale: f32) -> Vec<(usize, f32)> {
+    let mut weights: Vec<f32> = tokens.iter().map(|&token| logits[token]).collect();
+    vector::exp_all(&mut weights, max, scale);
+    tokens.into_iter().zip(weights).collect()
 }
 
 /// log softmax(logits)[token], natural logarithm. None if it is not finite.
 pub fn log_probability(logits: &[f32], token: u32) -> Option<f64> {
-    let max = logits[argmax(logits)?];
-    let total: f64 = logits.iter().map(|&l| (l - max).exp() as f64).sum();
-    let log = (*logits.get(token as usize)? - max) as f64 - total.ln();
+    let (_, max) = best(logits)?;
+    let log =
+        f64::from(*logits.get(token as usize)? - max) - vector::sum_exp(logits, max, 1.0).ln();
     log.is_finite().then_some(log)
 }
 
@@ -156,16 +146,19 @@ mod tests {
     proptest! {
         #[test]
         fn the_nucleus_is_the_smallest_that_reaches_the_mass(
-            weights in prop::collection::vec(0f32..1.0, 1..40),
+            logits in prop::collection::vec(-9f32..3.0, 1..40),
             top_p in 0.01f64..1.0,
+            temperature in 0.2f32..2.0,
         ) {
-            let mass = top_p * weights.iter().map(|&w| w as f64).sum::<f64>();
-            let nucleus = nucleus(&weights, mass);
-            let sum = |ids: &[usize]| ids.iter().map(|&i| weights[i] as f64).sum::<f64>();
-            prop_assert!(sum(&nucleus) >= mass - 1e-9);
-            prop_assert!(sum(&nucleus[..nucleus.len() - 1]) < mass || nucleus.len() == 1);
-            let worst = nucleus.iter().map(|&i| weights[i]).fold(f32::MAX, f32::min);
-            prop_assert!((0..weights.len()).all(|i| nucleus.contains(&i) || weights[i] <= worst));
+            let (_, max) = best(&logits).unwrap();
+            let weight = |i: usize| f64::from((logits[i] - max) / temperature).exp();
+            let mass = top_p * (0..logits.len()).map(weight).sum::<f64>();
+            let nucleus: Vec<usize> = nucleus(&logits, max, 1.0 / temperature, top_p).iter().map(|n| n.0).collect();
+            let sum = |ids: &[usize]| ids.iter().map(|&i| weight(i)).sum::<f64>();
+            prop_assert!(sum(&nucleus) >= mass * (1.0 - 1e-5));
+            prop_assert!(sum(&nucleus[..nucleus.len() - 1]) < mass * (1.0 + 1e-5) || nucleus.len() == 1);
+            let worst = nucleus.iter().map(|&i| logits[i]).fold(f32::MAX, f32::min);
+            prop_assert!((0..logits.len()).all(|i| nucleus.contains(&i) || logits[i] <= worst));
         }
 
         #[test]

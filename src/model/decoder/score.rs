@@ -3,10 +3,10 @@
 use candle_core::{Result, Tensor};
 use rayon::prelude::*;
 
-use super::attention::{Keys, attend, causal_mask};
+use super::attention::{Keys, attend, causal_mask, each};
 use super::prefix::Prefix;
-use super::qwen2::{Heads, Qwen2};
 use super::sample::log_probability;
+use super::transformer::{Heads, Transformer};
 use crate::model::{LogProb, batch};
 
 /// Tokens that go through the model together; a longer continuation goes alone.
@@ -15,7 +15,11 @@ const TOKENS: usize = 512;
 const ROWS: usize = 64;
 
 /// log P(continuation | prefix) of each continuation, given as tokens.
-pub fn score(model: &Qwen2, prefix: &Prefix, continuations: &[Vec<u32>]) -> Result<Vec<LogProb>> {
+pub fn score(
+    model: &Transformer,
+    prefix: &Prefix,
+    continuations: &[Vec<u32>],
+) -> Result<Vec<LogProb>> {
     let mut scores = vec![
         LogProb {
             sum: 0.0,
@@ -38,7 +42,7 @@ pub fn score(model: &Qwen2, prefix: &Prefix, continuations: &[Vec<u32>]) -> Resu
 }
 
 /// The sums of the tokens' log-probabilities; every text has a token.
-fn sums(model: &Qwen2, prefix: &Prefix, texts: &[&[u32]]) -> Result<Vec<f64>> {
+fn sums(model: &Transformer, prefix: &Prefix, texts: &[&[u32]]) -> Result<Vec<f64>> {
     let mut rows = vec![prefix.last.clone()];
     let inputs: Vec<&[u32]> = texts
         .iter()
@@ -67,38 +71,38 @@ fn sums(model: &Qwen2, prefix: &Prefix, texts: &[&[u32]]) -> Result<Vec<f64>> {
 }
 
 /// The last layer's outputs of all texts' tokens, one text after another.
-fn outputs(model: &Qwen2, prefix: &Prefix, texts: &[&[u32]]) -> Result<Tensor> {
+fn outputs(model: &Transformer, prefix: &Prefix, texts: &[&[u32]]) -> Result<Tensor> {
     let past = prefix.tokens.len();
     let ids: Vec<u32> = texts.concat();
     let positions: Vec<u32> = texts
         .iter()
         .flat_map(|t| (past..past + t.len()).map(|p| p as u32))
         .collect();
-    let masks = texts
-        .iter()
-        .map(|t| causal_mask(t.len(), model.group(), &model.device))
-        .collect::<Result<Vec<_>>>()?;
+    let mut from = 0;
+    let places = texts.iter().map(|t| {
+        from += t.len();
+        let mask = causal_mask(t.len(), model.group(), &model.device)?;
+        Ok((from - t.len(), t.len(), mask))
+    });
+    let places = places.collect::<Result<Vec<_>>>()?;
     model.forward(&ids, &positions, |layer, Heads { q, k, v }| {
         let keys = Keys { k, v };
-        let mut from = 0;
-        let mut parts = Vec::with_capacity(texts.len());
-        for (text, mask) in texts.iter().zip(&masks) {
-            let own = keys.narrow(1, from, text.len())?.map(|x| x.unsqueeze(1))?;
-            parts.push(attend(
-                &q.narrow(0, from, text.len())?,
+        each(&places, &model.device, |(from, n, mask)| {
+            let own = keys.narrow(1, *from, *n)?.map(|x| x.unsqueeze(1))?;
+            attend(
+                &q.narrow(0, *from, *n)?,
                 &prefix.keys[layer],
                 &own,
                 Some(mask),
-            )?);
-            from += text.len();
-        }
-        Tensor::cat(&parts, 0)
+                model.architecture.window(layer),
+            )
+        })
     })
 }
 
 /// The log-probability of each target (row, _, token), which are in the order of the rows.
 fn log_probabilities(
-    model: &Qwen2,
+    model: &Transformer,
     outputs: &Tensor,
     targets: &[(usize, usize, u32)],
 ) -> Result<Vec<f64>> {

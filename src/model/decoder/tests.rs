@@ -4,11 +4,12 @@ use candle_core::quantized::GgmlDType;
 use tempfile::TempDir;
 
 use super::attention::{Keys, attend, causal_mask};
-use super::qwen2::Heads;
 use super::sample::log_probability;
+use super::transformer::Heads;
 use super::*;
 use crate::model::{Message, Role, tiny};
 
+mod families;
 mod files;
 
 fn settings() -> spec::Generator {
@@ -80,13 +81,19 @@ fn naive(decoder: &Decoder, tokens: &[u32]) -> Vec<Vec<f32>> {
     let model = &decoder.model;
     let mask = causal_mask(tokens.len(), model.group(), &Device::Cpu).unwrap();
     let positions: Vec<u32> = (0..tokens.len() as u32).collect();
-    let output = model.forward(tokens, &positions, |_, Heads { q, k, v }| {
+    let output = model.forward(tokens, &positions, |layer, Heads { q, k, v }| {
         let own = Keys {
             k: k.unsqueeze(1)?,
             v: v.unsqueeze(1)?,
         };
         let none = own.map(|x| x.squeeze(1)?.narrow(1, 0, 0))?;
-        attend(&q, &none, &own, Some(&mask))
+        attend(
+            &q,
+            &none,
+            &own,
+            Some(&mask),
+            model.architecture.window(layer),
+        )
     });
     model.logits(&output.unwrap()).unwrap().to_vec2().unwrap()
 }

@@ -39,11 +39,11 @@ fn broken_files_are_refused_with_a_remedy() {
         replace(
             &b,
             "architecture\u{8}\0\0\0\u{5}\0\0\0\0\0\0\0qwen2",
-            "architecture\u{8}\0\0\0\u{5}\0\0\0\0\0\0\0llama",
+            "architecture\u{8}\0\0\0\u{5}\0\0\0\0\0\0\0mamba",
         )
     });
     assert!(
-        other.contains("architecture llama is not supported; use a model of qwen2"),
+        other.contains("architecture mamba is not supported; use a model of llama, qwen2"),
         "{other}"
     );
     assert!(

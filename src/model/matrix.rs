@@ -1,0 +1,135 @@
+//! Products of f32 matrices that lie in slices, on the calling thread; tensors' own products go over all threads and
+//! copy what is not contiguous.
+
+use gemm::{Parallelism, gemm};
+
+/// A view of a matrix.
+#[derive(Debug, Clone, Copy)]
+pub struct Matrix<'a> {
+    values: &'a [f32],
+    rows: usize,
+    columns: usize,
+    row_stride: usize,
+    column_stride: usize,
+}
+
+impl<'a> Matrix<'a> {
+    /// Rows of `columns` values that begin `stride` apart.
+    ///
+    /// # Panics
+    /// When `values` are too few.
+    pub fn rows(values: &'a [f32], rows: usize, columns: usize, stride: usize) -> Self {
+        assert!(
+            rows == 0 || columns <= stride && (rows - 1) * stride + columns <= values.len(),
+            "{rows} rows of {columns} values, {stride} apart, in {} values",
+            values.len()
+        );
+        Self {
+            values,
+            rows,
+            columns,
+            row_stride: stride,
+            column_stride: 1,
+        }
+    }
+
+    pub fn transposed(self) -> Self {
+        Self {
+            rows: self.columns,
+            columns: self.rows,
+            row_stride: self.column_stride,
+            column_stride: self.row_stride,
+            ..self
+        }
+    }
+
+    /// # Panics
+    /// When the matrix ends before.
+    pub fn some_rows(self, from: usize, count: usize) -> Self {
+        assert!(from + count <= self.rows);
+        Self {
+            values: &self.values[from * self.row_stride..],
+            rows: count,
+            ..self
+        }
+    }
+
+    /// # Panics
+    /// When the matrix ends before.
+    pub fn some_columns(self, from: usize, count: usize) -> Self {
+        self.transposed().some_rows(from, count).transposed()
+    }
+}
+
+/// Writes a · b into `out`, whose rows begin `stride` apart; or adds it to what is there.
+///
+/// # Panics
+/// When the sizes do not fit.
+pub fn multiply(a: Matrix, b: Matrix, out: &mut [f32], stride: usize, add: bool) {
+    let (m, n, k) = (a.rows, b.columns, a.columns);
+    assert_eq!(k, b.rows, "columns of the left and rows of the right");
+    if m == 0 || n == 0 {
+        return;
+    }
+    assert!(
+        n <= stride && (m - 1) * stride + n <= out.len(),
+        "the product does not fit"
+    );
+    // SAFETY: every element that gemm reads or writes lies inside the slices: a `Matrix` is checked where it is made and
+    // narrowed, the output above.
+    unsafe {
+        gemm(
+            m,
+            n,
+            k,
+            out.as_mut_ptr(),
+            1,
+            stride as isize,
+            add,
+            a.values.as_ptr(),
+            a.column_stride as isize,
+            a.row_stride as isize,
+            b.values.as_ptr(),
+            b.column_stride as isize,
+            b.row_stride as isize,
+            1.0,
+            1.0,
+            false,
+            false,
+            false,
+            Parallelism::None,
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn products_are_those_of_the_definition(
+            (m, n, k) in (1usize..9, 1usize..9, 1usize..9),
+            pad in 0usize..3,
+            add: bool,
+            values in prop::collection::vec(-1f32..1.0, 200),
+        ) {
+            let a = Matrix::rows(&values[..m * (k + pad)], m, k, k + pad);
+            let b = Matrix::rows(&values[100..100 + n * (k + pad)], n, k, k + pad).transposed();
+            let mut out = vec![0.5; m * (n + pad)];
+            multiply(a, b, &mut out, n + pad, add);
+            for i in 0..m {
+                for j in 0..n + pad {
+                    let product = |l: usize| values[i * (k + pad) + l] * values[100 + j * (k + pad) + l];
+                    let expected = match j < n {
+                        true => (0..k).map(product).sum::<f32>() + if add { 0.5 } else { 0.0 },
+                        false => 0.5,
+                    };
+                    prop_assert!((out[i * (n + pad) + j] - expected).abs() < 1e-5);
+                }
+            }
+        }
+    }
+}
