@@ -7,7 +7,7 @@ VENV := target/venv
 QUICKSTART := target/quickstart
 INTENDEX := target/release/intendex
 
-.PHONY: help setup models build quickstart test test-crash test-incremental fuzz lint schemas bench bench-scale clean
+.PHONY: help setup models build quickstart test test-crash test-incremental fuzz lint schemas bench bench-models bench-scale clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -49,11 +49,15 @@ $(VENV)/.complete: tests/requirements.txt
 	touch $@
 
 test: setup models $(VENV)/.complete ## everything that must pass, the real models included
-	cargo fmt --check
-	INTENDEX_PEERS_PYTHON=$(CURDIR)/$(VENV)/bin/python cargo test
+	cargo fmt --all --check
+	INTENDEX_PEERS_PYTHON=$(CURDIR)/$(VENV)/bin/python cargo test --workspace
 
 test-incremental: setup ## 1% of 5,000 documents changed; needs INTENDEX_EVAL_DATA
 	cargo test --test incremental -- --ignored --nocapture
+
+bench-models: setup $(VENV)/.complete ## the models against llama.cpp and ONNX Runtime; needs INTENDEX_EVAL_DATA, INTENDEX_{LLAMA,ONNX}_PYTHON
+	cargo bench --bench models --no-run
+	$(VENV)/bin/python benches/models.py $(INTENDEX_EVAL_DATA) $(INTENDEX_MODELS)
 
 bench-scale: build $(VENV)/.complete ## memory and time of 10,000 to 200,000 documents; needs INTENDEX_EVAL_DATA
 	$(VENV)/bin/python benches/scale.py $(INTENDEX) $(INTENDEX_EVAL_DATA)/scifact/corpus.parquet $(INTENDEX_MODELS)/minilm
@@ -65,8 +69,8 @@ fuzz: setup ## 10,000 damaged job files, Parquet files and texts each
 	INTENDEX_FUZZ=10000 cargo test --test fuzz -- --nocapture
 
 lint: setup ## formatting and clippy
-	cargo fmt --check
-	cargo clippy --all-targets -- -D warnings
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
 
 schemas: ## write schemas/ from the code
 	cargo run -- schema all --out schemas

@@ -1,11 +1,11 @@
 """The models against their best peers: both run the same work in turn, and ratios are printed with their spread.
 
-    python benches/models.py OURS DATA MODELS [--runs 5] [--only prefill …]
+    python benches/models.py DATA MODELS [--runs 5] [--only prefill …] [--ours BINARY]
 
-OURS is the built benchmark (`cargo bench --bench models --no-run`), DATA the folder of evaluation sets (for real text),
-MODELS the folder of `make models`. Peers run in the Pythons named by INTENDEX_LLAMA_PYTHON (llama-cpp-python and numpy,
-built for this machine) and INTENDEX_ONNX_PYTHON (onnx, onnxruntime, tokenizers); one that is not named is left out, and
-said so. A ratio above 1 means that ours is faster. Needs pyarrow.
+DATA is the folder of evaluation sets (for real text), MODELS that of `make models`; ours is `cargo bench --bench models`
+or that benchmark, built. Peers run in the Pythons named by INTENDEX_LLAMA_PYTHON (llama-cpp-python and numpy, built for
+this machine) and INTENDEX_ONNX_PYTHON (onnx, onnxruntime, tokenizers); one that is not named is left out, and said so.
+A ratio above 1 means that ours is faster. Needs pyarrow.
 """
 
 import argparse
@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 HERE = pathlib.Path(__file__).parent
 SYSTEM = "You are a helpful assistant."
 CHUNK = 600  # characters
+OURS = ["cargo", "bench", "--quiet", "--bench", "models", "--"]
 
 
 class Process:
@@ -67,7 +68,7 @@ def report(what: str, unit: str, pairs: list[tuple[dict, dict, float, float]]) -
 def decoder(args, name: str, gguf: pathlib.Path, peer: str, texts: list[str]) -> None:
     wanted = lambda task: not args.only or task in args.only
     with (
-        Process(args.ours, "decoder", gguf) as ours,
+        Process(*args.ours, "decoder", gguf) as ours,
         Process(peer, HERE / "peers/llama.py", gguf, args.threads) as theirs,
     ):
         prompt = lambda user: {
@@ -127,7 +128,7 @@ def parity(name: str, ours: Process, theirs: Process, texts: list[str]) -> None:
 
 def embedder(args, folder: pathlib.Path, peer: str, texts: list[str]) -> None:
     texts = [t[:CHUNK] for t in texts[:2000]]
-    with Process(args.ours, "embedder", folder) as ours, Process(peer, HERE / "peers/ort.py", folder, args.threads) as theirs:
+    with Process(*args.ours, "embedder", folder) as ours, Process(peer, HERE / "peers/ort.py", folder, args.threads) as theirs:
         pairs = []
         for _ in range(args.runs):
             a, b = ours.ask(texts=texts), theirs.ask(texts=texts, max_tokens=256)
@@ -140,9 +141,9 @@ def embedder(args, folder: pathlib.Path, peer: str, texts: list[str]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("ours")
     parser.add_argument("data", type=pathlib.Path)
     parser.add_argument("models", type=pathlib.Path)
+    parser.add_argument("--ours", nargs=1, default=OURS)
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--chunks", type=int, default=100)

@@ -13,10 +13,10 @@ pub type Key = [u8; KEY_BYTES as usize];
 /// Raised whenever a stage's code gives other results for the same input.
 const CODE_VERSIONS: [(&str, u32); 5] = [
     ("corpus", 1),
-    ("intents", 1),
-    ("chunks", 1),
-    ("queries", 1),
-    ("vectors", 1),
+    ("intents", 2),
+    ("chunks", 2),
+    ("queries", 2),
+    ("vectors", 2),
 ];
 
 #[derive(Debug, Clone, PartialEq)]

@@ -15,6 +15,7 @@ mod rope;
 mod sample;
 mod score;
 mod text;
+mod tokenizer;
 mod transformer;
 
 use std::path::Path;
@@ -29,7 +30,7 @@ use self::gguf::Gguf;
 use self::prefix::{Prefix, Prefixes};
 use self::transformer::Transformer;
 use super::chat::ChatTemplate;
-use super::tokenizer::{TokenBytes, offsets};
+use super::tokenizer::offsets;
 use super::{Completion, Generate, LogProb, ModelError, ModelIdentity, Prompt, Sampling, Score};
 use crate::job::spec;
 
@@ -43,7 +44,7 @@ const REQUESTS: usize = ROWS / 4;
 /// after it without being read again.
 const CACHE_BYTES: usize = 1 << 30;
 /// Tokens that end an answer, whatever the file declares.
-const ENDS: &[&str] = &["<|im_end|>", "<|endoftext|>"];
+const ENDS: &[&str] = &["<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<end_of_turn>"];
 
 /// A decoder language model with its tokenizer and chat template.
 pub struct Decoder {
@@ -68,7 +69,7 @@ impl Decoder {
         let mut gguf = Gguf::open(path, device)?;
         let architecture = Architecture::read(&gguf)?;
         let context = context(&gguf, architecture.context, settings.context_tokens)?;
-        let tokenizer = gguf.tokenizer()?;
+        let (tokenizer, bytes) = tokenizer::read(&mut gguf)?;
         let ends = ends(&gguf, &tokenizer)?;
         let chat = chat(&gguf, &tokenizer)?;
         let model = Transformer::load(&mut gguf, architecture, context, device)?;
@@ -78,10 +79,7 @@ impl Decoder {
         Ok(Self {
             identity,
             model,
-            vocabulary: Vocabulary {
-                bytes: TokenBytes::new(&tokenizer),
-                ends,
-            },
+            vocabulary: Vocabulary { bytes, ends },
             tokenizer,
             chat,
             context,

@@ -7,11 +7,8 @@ pub mod decoder;
 pub mod device;
 mod floats;
 pub mod http;
-mod matrix;
-pub mod quant;
 pub mod source;
 pub mod tokenizer;
-mod vector;
 
 #[cfg(test)]
 #[path = "../../tests/common/tiny.rs"]

@@ -32,7 +32,7 @@ pub fn offsets(tokenizer: &Tokenizer, text: &str) -> tokenizers::Result<Vec<(usi
     Ok(tokenizer.encode(text, false)?.get_offsets().to_vec())
 }
 
-/// The bytes of every token of a byte-level vocabulary (GPT-2, Qwen); special tokens have none.
+/// The bytes of every token; special tokens have none.
 #[derive(Debug)]
 pub struct TokenBytes {
     bytes: Vec<u8>,
@@ -40,23 +40,30 @@ pub struct TokenBytes {
 }
 
 impl TokenBytes {
-    pub fn new(tokenizer: &Tokenizer) -> Self {
-        let byte_of = byte_of_char();
-        let added = tokenizer.get_added_tokens_decoder();
+    /// The bytes of each token, in order.
+    pub fn new(tokens: impl IntoIterator<Item = Vec<u8>>) -> Self {
         let (mut bytes, mut ends) = (Vec::new(), Vec::new());
-        for id in 0..tokenizer.get_vocab_size(true) as u32 {
-            if !added.contains_key(&id)
-                && let Some(token) = tokenizer.id_to_token(id)
-            {
-                bytes.extend(
-                    token
-                        .chars()
-                        .filter_map(|c| byte_of.get(c as usize).copied().flatten()),
-                );
-            }
+        for token in tokens {
+            bytes.extend(token);
             ends.push(bytes.len());
         }
         Self { bytes, ends }
+    }
+
+    /// Those of a byte-level vocabulary (GPT-2, Qwen).
+    pub fn byte_level(tokenizer: &Tokenizer) -> Self {
+        let byte_of = byte_of_char();
+        let added = tokenizer.get_added_tokens_decoder();
+        let bytes = |token: String| {
+            let chars = token.chars();
+            let bytes = chars.filter_map(|c| byte_of.get(c as usize).copied().flatten());
+            bytes.collect()
+        };
+        let ids = 0..tokenizer.get_vocab_size(true) as u32;
+        Self::new(ids.map(|id| match added.contains_key(&id) {
+            true => Vec::new(),
+            false => tokenizer.id_to_token(id).map(bytes).unwrap_or_default(),
+        }))
     }
 
     /// The bytes of token `id`; none for a special token or an id outside the vocabulary.

@@ -54,11 +54,21 @@ pub fn generator(path: &Path, dtype: GgmlDType) {
 
 /// The same for a model of `llama`, `qwen2`, `qwen3` or `gemma3`; the last sees 8 positions in its local layers.
 pub fn generator_of(path: &Path, family: &str, dtype: GgmlDType) {
-    let (tokens, merges) = vocabulary();
+    let (mut tokens, merges) = vocabulary();
+    if family == "gemma3" {
+        tokens = sentence_piece(tokens);
+    }
     let types: Vec<Value> = tokens
         .iter()
-        .map(|t| Value::I32(if t.starts_with("<|") { 3 } else { 1 }))
+        .map(|token| match token {
+            t if t.starts_with("<|") => 3,
+            t if t.starts_with("<0x") => 6,
+            t if t == "<unk>" => 2,
+            _ => 1,
+        })
+        .map(Value::I32)
         .collect();
+    let scores = (0..tokens.len()).map(|i| Value::F32(-(i as f32)));
     let id = |token: &str| Value::U32(tokens.iter().position(|t| t == token).unwrap() as u32);
     let strings = |list: &[String]| Value::Array(list.iter().cloned().map(Value::String).collect());
     let sizes = [
@@ -85,7 +95,12 @@ pub fn generator_of(path: &Path, family: &str, dtype: GgmlDType) {
         .collect();
     let rest = [
         ("general.architecture", Value::String(family.into())),
-        ("tokenizer.ggml.model", Value::String("gpt2".into())),
+        (
+            "tokenizer.ggml.model",
+            Value::String(if family == "gemma3" { "llama" } else { "gpt2" }.into()),
+        ),
+        ("tokenizer.ggml.scores", Value::Array(scores.collect())),
+        ("tokenizer.ggml.add_space_prefix", Value::Bool(false)),
         ("tokenizer.ggml.pre", Value::String("qwen2".into())),
         ("tokenizer.ggml.tokens", strings(&tokens)),
         ("tokenizer.ggml.token_type", Value::Array(types)),
@@ -179,8 +194,13 @@ fn generator_tensors(tokens: &[String], family: &str, dtype: GgmlDType) -> Vec<(
     let scale: Vec<f32> = tokens
         .iter()
         .map(|t| match t.as_str() {
-            "Ċ" | "?" | "<|im_end|>" => 0.25,
-            t if WORDS.contains(&t.trim_start_matches('Ġ')) && t.starts_with('Ġ') => 0.25,
+            "Ċ" | "<0x0A>" | "?" | "<|im_end|>" => 0.25,
+            t if t
+                .strip_prefix(['Ġ', '▁'])
+                .is_some_and(|word| WORDS.contains(&word)) =>
+            {
+                0.25
+            }
             _ => 0.0,
         })
         .collect();
@@ -233,6 +253,20 @@ fn vocabulary() -> (Vec<String>, Vec<String>) {
         tokens.push(format!("<|unused_{}|>", tokens.len()));
     }
     (tokens, merges)
+}
+
+/// The same vocabulary as SentencePiece writes it.
+fn sentence_piece(tokens: Vec<String>) -> Vec<String> {
+    let token = |(i, token): (usize, String)| match i {
+        0x20 => "▁".into(),
+        0x21..=0x7e => token,
+        0..=0xff => format!("<0x{i:02X}>"),
+        _ => token.replace('Ġ', "▁"),
+    };
+    let mut tokens: Vec<String> = tokens.into_iter().enumerate().map(token).collect();
+    tokens.pop();
+    tokens.push("<unk>".into());
+    tokens
 }
 
 /// Writes a two-layer BERT (64 dimensions, WordPiece of single letters and the words above) into `folder`: config.json,

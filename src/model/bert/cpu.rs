@@ -6,8 +6,8 @@ use candle_core::{Result, Tensor};
 use super::config::Activation;
 use super::encoder::{Encoder, Linear, Norm};
 use crate::model::floats::floats;
-use crate::model::matrix::{Matrix, multiply};
-use crate::model::vector;
+use intendex_kernels::matrix::{Matrix, multiply};
+use intendex_kernels::vector;
 
 /// See [`Encoder::forward`].
 pub fn forward(encoder: &Encoder, sequences: &[&[u32]]) -> Result<Tensor> {

@@ -136,9 +136,25 @@ impl Gguf {
         tensor.map_err(|e| self.error(format!("tensor {name} cannot be read: {e}")))
     }
 
-    /// The tokenizer stored in the file.
-    pub fn tokenizer(&self) -> Result<Tokenizer, ModelError> {
+    /// Replaces a metadata key's value, or adds it.
+    pub fn set(&mut self, key: &str, value: Value) {
+        self.content.metadata.insert(key.into(), value);
+    }
+
+    /// What candle makes of the tokenizer in the file.
+    pub fn byte_pair_tokenizer(&self) -> Result<Tokenizer, ModelError> {
         Tokenizer::from_gguf(&self.content)
             .map_err(|e| self.error(format!("its tokenizer cannot be used: {e}")))
+    }
+
+    /// The values of a metadata list.
+    pub fn list<T>(
+        &self,
+        key: &str,
+        value: impl Fn(&Value) -> candle_core::Result<T>,
+    ) -> Result<Vec<T>, ModelError> {
+        let values = self.require(key)?.to_vec();
+        let values = values.and_then(|values| values.iter().map(value).collect());
+        values.map_err(|e| self.error(format!("metadata key {key}: {e}")))
     }
 }

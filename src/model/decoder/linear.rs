@@ -1,4 +1,4 @@
-//! Linear layers from GGUF tensors: on the CPU by the kernels of [`quant`](crate::model::quant), elsewhere and for types
+//! Linear layers from GGUF tensors: on the CPU by the kernels of [`quant`](intendex_kernels::quant), elsewhere and for types
 //! these do not know by candle's.
 
 use std::borrow::Cow;
@@ -10,9 +10,10 @@ use rayon::prelude::*;
 
 use super::architecture::Activation;
 use super::gguf::Gguf;
+use crate::model::ModelError;
 use crate::model::floats::floats;
-use crate::model::quant::{Activations, Kind, Quantized, project};
-use crate::model::{ModelError, vector};
+use intendex_kernels::quant::{Activations, Kind, Quantized, project};
+use intendex_kernels::vector;
 
 /// A matrix `[out, input]` of a file. Results for a row are the same in every batch, unless candle multiplies.
 #[derive(Debug)]

@@ -4,7 +4,8 @@ use rand::Rng;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
-use crate::model::{Sampling, vector};
+use crate::model::Sampling;
+use intendex_kernels::vector;
 
 /// The generator of continuation `i`: a stream of its own under the request's seed.
 pub fn rng(seed: u64, i: usize) -> ChaCha8Rng {

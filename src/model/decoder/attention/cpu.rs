@@ -5,8 +5,8 @@ use rayon::prelude::*;
 
 use super::Keys;
 use crate::model::floats::{Floats, floats};
-use crate::model::matrix::{Matrix, multiply};
-use crate::model::vector;
+use intendex_kernels::matrix::{Matrix, multiply};
+use intendex_kernels::vector;
 
 /// See [`attend`](super::attend).
 pub fn attend(q: &Tensor, prefix: &Keys, own: &Keys, window: Option<usize>) -> Result<Tensor> {

@@ -221,7 +221,7 @@ fn matrices_together_are_as_matrices_alone() {
         .zip(&mut together)
         .map(|(w, y)| (w, y.as_mut_slice()))
         .collect();
-    crate::model::quant::project(&Activations::new(&x, input), &mut products);
+    crate::quant::project(&Activations::new(&x, input), &mut products);
     for (weights, y) in weights.iter().zip(&together) {
         let mut alone = vec![0.0; y.len()];
         weights.forward(&x, &mut alone);

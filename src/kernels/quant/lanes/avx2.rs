@@ -3,8 +3,8 @@
 use std::arch::x86_64::*;
 
 use super::{Floats, Lanes, Task};
-use crate::model::quant::kernel::Cells;
-use crate::model::quant::layout::{Lines, Run};
+use crate::quant::kernel::Cells;
+use crate::quant::layout::{Lines, Run};
 
 /// Proof of AVX2, FMA and F16C.
 #[derive(Clone, Copy)]

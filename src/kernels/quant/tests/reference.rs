@@ -1,6 +1,6 @@
 //! ggml's `dequantize_row_*` and activation quantisation, written a second time and plainly.
 
-use crate::model::quant::Kind;
+use crate::quant::Kind;
 use half::f16;
 
 pub struct Random(u64);

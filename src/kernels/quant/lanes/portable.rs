@@ -5,8 +5,8 @@ use std::array::from_fn;
 use half::f16;
 
 use super::{Floats, Lanes, Task};
-use crate::model::quant::kernel::Cells;
-use crate::model::quant::layout::{LANES, Lines, PANEL, Run};
+use crate::quant::kernel::Cells;
+use crate::quant::layout::{LANES, Lines, PANEL, Run};
 
 #[derive(Clone, Copy)]
 pub(super) struct Portable;
