@@ -90,11 +90,13 @@ pub fn generator_of(path: &Path, family: &str, dtype: GgmlDType) {
     let sizes = sizes
         .into_iter()
         .filter(|(key, _)| family == "gemma3" || *key != "attention.sliding_window");
-    let mut metadata: Vec<(String, Value)> = sizes
-        .map(|(key, value)| (format!("{family}.{key}"), value))
-        .collect();
+    let architecture = (
+        "general.architecture".to_owned(),
+        Value::String(family.into()),
+    );
+    let mut metadata = vec![architecture];
+    metadata.extend(sizes.map(|(key, value)| (format!("{family}.{key}"), value)));
     let rest = [
-        ("general.architecture", Value::String(family.into())),
         (
             "tokenizer.ggml.model",
             Value::String(if family == "gemma3" { "llama" } else { "gpt2" }.into()),
