@@ -75,6 +75,39 @@ fn a_generator_of_another_architecture() {
     refused(&place, 2, &[], &["qwen2.gguf", "mamba", "qwen2"]);
 }
 
+/// Its vectors are not finite, whatever the text.
+#[test]
+fn a_model_that_fails_for_every_text() {
+    let place = Place::new(&documents());
+    let path = place.path("bert/model.safetensors");
+    let mut bytes = fs::read(&path).unwrap();
+    let header = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    bytes[8 + header..].fill(0xff);
+    fs::write(&path, bytes).unwrap();
+    refused(
+        &place,
+        2,
+        &[
+            "--set",
+            "intents.enabled=false",
+            "--set",
+            "chunk.method=paragraph",
+        ],
+        &[
+            "stage vectors-text failed for every row",
+            "quarantine",
+            "--from vectors-text",
+        ],
+    );
+}
+
+#[test]
+fn more_threads_than_any_machine_has() {
+    let place = Place::new(&documents());
+    let threads = ["--set", "engine.threads=100000"];
+    refused(&place, 78, &threads, &["engine.threads", "at most 1024"]);
+}
+
 #[test]
 fn a_factory_that_faiss_does_not_know() {
     let place = Place::new(&documents());

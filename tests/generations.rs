@@ -67,6 +67,8 @@ fn rollback_and_gc() {
     said(&place, &["rollback", "out", "--to", "1"]);
 
     fs::write(place.path("out/CURRENT"), "").unwrap();
+    assert!(list(&place).iter().all(|(_, current)| !current));
+    refused(&place, &["plan", "job.toml"], "intendex rollback --to N");
     let said_by_build = place.build_expecting(2, &[]);
     assert!(
         said_by_build.contains("intendex rollback --to N"),

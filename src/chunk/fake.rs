@@ -87,6 +87,7 @@ impl Embed for Fake {
         let values = texts.iter().flat_map(|text| bag_of_words(text)).collect();
         Ok(Embedded {
             vectors: Vectors { dim: DIM, values },
+            tokens: vec![0; texts.len()],
             truncated: vec![0; texts.len()],
         })
     }

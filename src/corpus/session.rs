@@ -19,7 +19,11 @@ pub fn session(engine: &Engine, spill: &Path) -> Result<SessionContext> {
     let runtime = RuntimeEnvBuilder::new()
         .with_memory_pool(Arc::new(FairSpillPool::new(engine.memory_mib << 20)))
         .with_disk_manager_builder(disk)
-        .build_arc()?;
+        .build_arc()
+        .map_err(|error| {
+            let folder = spill.display();
+            error.context(format!("nothing can be spilled to {folder} (engine.spill)"))
+        })?;
     let config = SessionConfig::new()
         .with_target_partitions(1)
         .with_batch_size(1024)

@@ -87,7 +87,7 @@ pub fn build(
     let runtime = Runtime::new().map_err(EngineError::Runtime)?;
     let output = Output::new(&job.output.path);
     let writer = Output::new(&job.output.path).lock(job_name(job))?;
-    let published = writer.published();
+    let published = writer.published()?;
     let spill = Spill::new(job);
     let ctx = corpus::session(&job.engine, &spill.folder)?;
     let scan = runtime.block_on(corpus::open(&ctx, &job.corpus))?;
@@ -357,7 +357,7 @@ impl Build<'_> {
             .filter(|s| !self.building.journal.is_done(name, Some(*s)))
             .collect();
         if missing.is_empty() {
-            return Ok(());
+            return self.check_some_left(stage);
         }
         let rows = |shard: &usize| count_rows(&stage.input().part(&folder, *shard));
         let total = missing.iter().map(rows).sum::<Result<usize, _>>()?;
@@ -373,7 +373,20 @@ impl Build<'_> {
             self.check_failures()?;
         }
         self.progress.finish();
-        Ok(())
+        self.check_some_left(stage)
+    }
+
+    /// A stage of which nothing is left has failed itself: not its rows are bad, but a model or a setting.
+    fn check_some_left(&self, stage: Stage) -> Result<(), EngineError> {
+        let total = self.building.journal.total(stage.name());
+        if total.rows > 0 || total.failed == 0 {
+            return Ok(());
+        }
+        Err(EngineError::AllFailed {
+            stage: stage.name(),
+            failed: total.failed,
+            folder: self.building.folder().join(Dataset::Quarantine.folder()),
+        })
     }
 
     fn check_failures(&self) -> Result<(), EngineError> {

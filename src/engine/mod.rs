@@ -63,6 +63,12 @@ pub enum EngineError {
         limit: u64,
         folder: PathBuf,
     },
+    #[error("stage {stage} failed for every row ({failed}), for the reasons in {}; nothing is published; mend the cause, and run `intendex build --from {stage}`", folder.display())]
+    AllFailed {
+        stage: &'static str,
+        failed: u64,
+        folder: PathBuf,
+    },
     #[error("{0}{FREE_SPACE}")]
     DiskFull(String),
     #[error("cannot start the runtime: {0}")]

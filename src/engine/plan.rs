@@ -84,7 +84,7 @@ pub fn plan(job: &Job) -> Result<Plan, EngineError> {
     let scan = runtime.block_on(corpus::open(&ctx, &job.corpus))?;
     let fingerprint = fingerprints.plan(job, &scan.fingerprint());
     let output = Output::new(&job.output.path);
-    let published = output.published();
+    let published = output.published()?;
     let up_to_date = match published
         .as_ref()
         .filter(|p| p.manifest.plan == fingerprint)

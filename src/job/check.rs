@@ -176,6 +176,7 @@ fn located(section: &str, model: &str, revision: Option<&str>, rules: &mut Rules
     }
     let hub_id = model.split('/').count() == 2 && !model.starts_with(['.', '/', '~']);
     if !hub_id {
+        // The value may come from the environment, and is not shown.
         return rules.require(false, &key, "names no file or folder that exists");
     }
     match revision {
@@ -273,6 +274,9 @@ fn indexes(job: &Job, rules: &mut Rules) {
     );
 }
 
+/// More than any machine has; starting so many would hang it.
+const MOST_THREADS: usize = 1024;
+
 fn engine(job: &Job, rules: &mut Rules) {
     let engine = &job.engine;
     rules.at_least_one("engine.shard_documents", engine.shard_documents);
@@ -281,6 +285,11 @@ fn engine(job: &Job, rules: &mut Rules) {
         engine.memory_mib >= 64,
         "engine.memory_mib",
         "must be at least 64",
+    );
+    rules.require(
+        engine.threads <= MOST_THREADS,
+        "engine.threads",
+        &format!("must be at most {MOST_THREADS}; 0 means one per core"),
     );
     if let Some(most) = &engine.max_failures {
         rules.require(

@@ -7,6 +7,7 @@ mod encoder;
 use std::path::Path;
 
 use candle_core::Device;
+use intendex_kernels::matrix::FEW;
 use rayon::prelude::*;
 use tokenizers::{EncodeInput, Encoding, Tokenizer};
 
@@ -16,10 +17,10 @@ use self::encoder::Encoder;
 use super::{Embed, Embedded, ModelError, ModelIdentity, TextKind, Vectors, batch, tokenizer};
 use crate::job::spec::{self, Pooling};
 
-/// Matrix products of one or two rows are summed in another order than larger ones. A batch has at least so many
-/// tokens, so that a text's vector has the same bits in any batch, and a build that computes a few rows only has the
-/// bytes of one that computes all.
-const LEAST_TOKENS: usize = 8;
+/// Matrix products of fewer rows are summed in another order than larger ones. A batch has at least so many tokens, so
+/// that a text's vector has the same bits in any batch, and a build that computes a few rows only has the bytes of one
+/// that computes all.
+const LEAST_TOKENS: usize = FEW;
 
 /// Tokens whose activations a core's cache holds; fewer leave the products too small.
 const CORE_TOKENS: usize = 512;
@@ -216,6 +217,7 @@ impl Embed for BertEmbedder {
                 dim: self.dim,
                 values,
             },
+            tokens: lengths,
             truncated,
         })
     }

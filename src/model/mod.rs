@@ -66,6 +66,8 @@ impl Vectors {
 #[derive(Debug, Clone)]
 pub struct Embedded {
     pub vectors: Vectors,
+    /// Tokens of each text that the model read.
+    pub tokens: Vec<usize>,
     /// Tokens of each text beyond the model's limit, which the vector does not see.
     pub truncated: Vec<usize>,
 }

@@ -90,15 +90,33 @@ impl Output {
         Ok((number, self.folder(number)))
     }
 
-    /// The published generation, if there is one and it can be read.
-    pub fn published(&self) -> Option<Published> {
-        let (number, folder) = self.current().ok()?;
-        let manifest = read_json(&folder.join(MANIFEST)).ok()?;
-        Some(Published {
-            number,
-            folder,
-            manifest,
-        })
+    /// The published generation, if there is one and it can be read. A warning says where there should be one.
+    pub fn published(&self) -> Result<Option<Published>, StoreError> {
+        let Some(number) = self.number()? else {
+            if let Some(newest) = self.generations().ok().and_then(|mut all| all.pop()) {
+                tracing::warn!(
+                    "{}: CURRENT is missing, so nothing is taken over from the generations that are here; \
+                     `intendex rollback --to {newest}` makes the newest current",
+                    self.root.display()
+                );
+            }
+            return Ok(None);
+        };
+        let folder = self.folder(number);
+        match read_json(&folder.join(MANIFEST)) {
+            Ok(manifest) => Ok(Some(Published {
+                number,
+                folder,
+                manifest,
+            })),
+            Err(error) => {
+                tracing::warn!(
+                    "{error}; nothing is taken over from this generation; `intendex generations` lists others, and \
+                     `intendex rollback --to N` makes one current"
+                );
+                Ok(None)
+            }
+        }
     }
 
     /// A build that was ended before it was published.
@@ -169,7 +187,7 @@ impl Output {
 }
 
 impl Writer {
-    pub fn published(&self) -> Option<Published> {
+    pub fn published(&self) -> Result<Option<Published>, StoreError> {
         self.output.published()
     }
 

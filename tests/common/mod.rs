@@ -70,7 +70,7 @@ impl Place {
         };
         write_corpus(&place.path("corpus.parquet"), rows);
         tiny::embedder(&place.path("bert"), "bert.");
-        tiny::generator(&place.path("qwen2.gguf"), GgmlDType::F32);
+        tiny::generator(&place.path("qwen2.gguf"), GgmlDType::Q4K);
         place.write_job("");
         place
     }

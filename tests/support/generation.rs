@@ -92,6 +92,7 @@ impl Embed for WordEmbedder {
         };
         Ok(Embedded {
             vectors,
+            tokens: vec![0; texts.len()],
             truncated: vec![0; texts.len()],
         })
     }

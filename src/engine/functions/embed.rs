@@ -120,7 +120,9 @@ fn embed_group(
     match embedded {
         Ok(embedded) => {
             values.extend_from_slice(&embedded.vectors.values);
-            for (outcome, truncated) in outcomes.iter_mut().zip(embedded.truncated) {
+            let counts = embedded.tokens.into_iter().zip(embedded.truncated);
+            for (outcome, (tokens, truncated)) in outcomes.iter_mut().zip(counts) {
+                outcome.tokens = tokens;
                 outcome.truncated = truncated;
             }
         }

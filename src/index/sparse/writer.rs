@@ -13,9 +13,9 @@ use crate::index::analyzer;
 use crate::job::spec::SparseLanguage;
 
 /// A part is written to disk once its postings take this much memory.
-pub(super) const PART_BYTES: usize = 256 << 20;
+pub(super) const PART_BYTES: usize = 64 << 20;
 
-/// Writes a sparse index. Memory is bounded: parts of 256 MiB of postings are written as segments of their own and
+/// Writes a sparse index. Memory is bounded: parts of 64 MiB of postings are written as segments of their own and
 /// merged, in order, at the end.
 pub struct SparseWriter {
     dir: PathBuf,

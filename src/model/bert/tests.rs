@@ -115,6 +115,7 @@ fn long_texts_are_cut_and_counted() {
         .embed(&[&long, &fits, ""], TextKind::Document)
         .unwrap();
     assert_eq!(out.truncated, [3, 0, 0]);
+    assert_eq!(out.tokens, [128, 128, 2]);
     assert!(cosine(out.vectors.row(0), out.vectors.row(1)) > 0.999999);
     assert_eq!(embedder.token_offsets(&long).unwrap().len(), 129);
     assert_eq!(

@@ -47,7 +47,8 @@ impl Output {
                 message: "no output of `intendex build` is here".into(),
             });
         }
-        let current = self.number()?;
+        // A damaged CURRENT points at none, and this list says what it can be pointed at.
+        let current = self.number().ok().flatten();
         let numbers = self.generations()?.into_iter();
         Ok(numbers.map(|n| self.describe(n, current)).collect())
     }
