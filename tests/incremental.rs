@@ -246,6 +246,23 @@ fn starting_over_takes_nothing_from_a_given_up_build() {
 }
 
 #[test]
+fn mistaken_builds_in_between_lose_nothing() {
+    let place = Place::new(&documents());
+    place.build_expecting(0, &["--stage", "queries"]);
+    for target in ["chunk.target_tokens=30", "chunk.target_tokens=40"] {
+        place.build_expecting(0, &["--stage", "chunks", "--set", target]);
+    }
+    place.build_expecting(0, &[]);
+    for (stage, (computed, reused)) in STAGES.iter().zip(counts(&place, 1)).take(3) {
+        assert!(
+            computed == 0 && reused > 0,
+            "{stage}: {computed} rows computed, {reused} reused"
+        );
+    }
+    assert!(!place.path("out/generations/abandoned-3").exists());
+}
+
+#[test]
 fn an_index_with_a_missing_file_is_not_up_to_date() {
     let place = Place::new(&documents());
     place.build_expecting(0, &[]);

@@ -27,6 +27,12 @@ pub fn run(args: GcArgs) -> anyhow::Result<ExitStatus> {
     let writer = Output::new(&args.output).lock_existing()?;
     let removed = writer.remove_old(args.keep)?;
     writeln!(std::io::stdout().lock(), "{}", told(&args.output, &removed))?;
+    if removed.unfinished > 0 {
+        let size = DecimalBytes(removed.unfinished);
+        tracing::info!(
+            "an unfinished build stays, {size}: a build goes on with it, or takes over what fits; `build --restart` removes it"
+        );
+    }
     Ok(ExitStatus::Done)
 }
 
@@ -50,7 +56,12 @@ mod tests {
     fn one_line_says_what_was_removed() {
         let told = |generations: &[u64], bytes| {
             let generations = generations.to_vec();
-            told(Path::new("out"), &Removed { generations, bytes })
+            let removed = Removed {
+                generations,
+                bytes,
+                unfinished: 0,
+            };
+            told(Path::new("out"), &removed)
         };
         assert_eq!(told(&[], 0), "nothing to remove in out");
         assert_eq!(

@@ -281,7 +281,7 @@ impl Build<'_> {
             stages: p.manifest.stages.clone(),
             files: p.manifest.files.clone(),
         });
-        let abandoned = self.building.abandoned();
+        let abandoned = self.building.abandoned().into_iter();
         let abandoned = abandoned.map(|(folder, header)| Source {
             folder,
             stages: header.stages,

@@ -2,7 +2,6 @@
 //! copy what is not contiguous.
 
 use gemm::{Parallelism, gemm};
-use pulp::Arch;
 
 /// Below so many rows on the left, the copy that gemm makes of the right takes longer than the product.
 pub const FEW: usize = 8;
@@ -111,33 +110,36 @@ pub fn multiply(a: Matrix, b: Matrix, out: &mut [f32], stride: usize, add: bool)
     }
 }
 
-/// [`multiply`] of few rows, which the right's values meet where they lie.
-fn multiply_few(a: Matrix, b: Matrix, out: &mut [f32], stride: usize, add: bool) {
-    let (n, k) = (b.columns, a.columns);
-    Arch::new().dispatch(
-        #[inline(always)]
-        || {
-            for i in 0..a.rows {
-                let row = &a.values[i * a.row_stride..][..k];
-                let out = &mut out[i * stride..][..n];
-                if !add {
-                    out.fill(0.0);
+vectorized! {
+    /// [`multiply`] of few rows, which the right's values meet where they lie.
+    fn multiply_few<'a>(
+        a: Matrix<'a>,
+        b: Matrix<'a>,
+        out: &'a mut [f32],
+        stride: usize,
+        add: bool,
+    ) -> () {
+        let (n, k) = (b.columns, a.columns);
+        for i in 0..a.rows {
+            let row = &a.values[i * a.row_stride..][..k];
+            let out = &mut out[i * stride..][..n];
+            if !add {
+                out.fill(0.0);
+            }
+            if b.row_stride == 1 {
+                for (j, out) in out.iter_mut().enumerate() {
+                    *out += dot(row, &b.values[j * b.column_stride..][..k]);
                 }
-                if b.row_stride == 1 {
-                    for (j, out) in out.iter_mut().enumerate() {
-                        *out += dot(row, &b.values[j * b.column_stride..][..k]);
-                    }
-                } else {
-                    for (l, &x) in row.iter().enumerate() {
-                        let values = &b.values[l * b.row_stride..][..n];
-                        out.iter_mut()
-                            .zip(values)
-                            .for_each(|(out, y)| *out += x * y);
-                    }
+            } else {
+                for (l, &x) in row.iter().enumerate() {
+                    let values = &b.values[l * b.row_stride..][..n];
+                    out.iter_mut()
+                        .zip(values)
+                        .for_each(|(out, y)| *out += x * y);
                 }
             }
-        },
-    )
+        }
+    }
 }
 
 #[inline(always)]

@@ -1,94 +1,80 @@
 //! Functions over many floats, written so that compilers vectorise them, for the instruction set of the processor at
 //! hand ([`pulp::Arch`]). The bits of a result are the same on each: no operation is fused or reordered.
 
-use pulp::Arch;
-
 /// Sums and maxima run over so many lanes, which meet at the end of every piece.
 const LANES: usize = 32;
 /// Floats whose sum is taken in f32 before it goes to f64.
 const PIECE: usize = 64 * LANES;
 
-/// The largest value: NaN if there is one, −∞ of none.
-pub fn max(x: &[f32]) -> f32 {
-    Arch::new().dispatch(
-        #[inline(always)]
-        || {
-            let (mut lanes, mut nans) = ([f32::NEG_INFINITY; LANES], [false; LANES]);
-            let (chunks, rest) = x.as_chunks::<LANES>();
+vectorized! {
+    /// The largest value: NaN if there is one, −∞ of none.
+    pub fn max<'a>(x: &'a [f32]) -> f32 {
+        let (mut lanes, mut nans) = ([f32::NEG_INFINITY; LANES], [false; LANES]);
+        let (chunks, rest) = x.as_chunks::<LANES>();
+        for chunk in chunks {
+            for i in 0..LANES {
+                lanes[i] = if chunk[i] > lanes[i] {
+                    chunk[i]
+                } else {
+                    lanes[i]
+                };
+                nans[i] |= chunk[i].is_nan();
+            }
+        }
+        match nans.contains(&true) || rest.iter().any(|x| x.is_nan()) {
+            true => f32::NAN,
+            false => lanes
+                .iter()
+                .chain(rest)
+                .copied()
+                .fold(f32::NEG_INFINITY, f32::max),
+        }
+    }
+}
+
+vectorized! {
+    /// Places of the values of at least `floor`, in order.
+    pub fn from<'a>(x: &'a [f32], floor: f32) -> Vec<usize> {
+        let mut places = Vec::new();
+        for (at, chunk) in x.chunks(LANES).enumerate() {
+            // Mostly there is none.
+            if chunk.iter().fold(false, |any, &x| any | (x >= floor)) {
+                let found = (0..chunk.len()).filter(|&i| chunk[i] >= floor);
+                places.extend(found.map(|i| at * LANES + i));
+            }
+        }
+        places
+    }
+}
+
+vectorized! {
+    /// Σ exp((x − from) · scale).
+    pub fn sum_exp<'a>(x: &'a [f32], from: f32, scale: f32) -> f64 {
+        let mut total = 0.0;
+        for piece in x.chunks(PIECE) {
+            let mut lanes = [0.0f32; LANES];
+            let (chunks, rest) = piece.as_chunks::<LANES>();
             for chunk in chunks {
                 for i in 0..LANES {
-                    lanes[i] = if chunk[i] > lanes[i] {
-                        chunk[i]
-                    } else {
-                        lanes[i]
-                    };
-                    nans[i] |= chunk[i].is_nan();
+                    lanes[i] += exp((chunk[i] - from) * scale);
                 }
             }
-            match nans.contains(&true) || rest.iter().any(|x| x.is_nan()) {
-                true => f32::NAN,
-                false => lanes
-                    .iter()
-                    .chain(rest)
-                    .copied()
-                    .fold(f32::NEG_INFINITY, f32::max),
+            for (lane, &x) in lanes.iter_mut().zip(rest) {
+                *lane += exp((x - from) * scale);
             }
-        },
-    )
+            total += lanes.iter().map(|&lane| f64::from(lane)).sum::<f64>();
+        }
+        total
+    }
 }
 
-/// Places of the values of at least `floor`, in order.
-pub fn from(x: &[f32], floor: f32) -> Vec<usize> {
-    Arch::new().dispatch(
-        #[inline(always)]
-        || {
-            let mut places = Vec::new();
-            for (at, chunk) in x.chunks(LANES).enumerate() {
-                // Mostly there is none.
-                if chunk.iter().fold(false, |any, &x| any | (x >= floor)) {
-                    let found = (0..chunk.len()).filter(|&i| chunk[i] >= floor);
-                    places.extend(found.map(|i| at * LANES + i));
-                }
-            }
-            places
-        },
-    )
-}
-
-/// Σ exp((x − from) · scale).
-pub fn sum_exp(x: &[f32], from: f32, scale: f32) -> f64 {
-    Arch::new().dispatch(
-        #[inline(always)]
-        || {
-            let mut total = 0.0;
-            for piece in x.chunks(PIECE) {
-                let mut lanes = [0.0f32; LANES];
-                let (chunks, rest) = piece.as_chunks::<LANES>();
-                for chunk in chunks {
-                    for i in 0..LANES {
-                        lanes[i] += exp((chunk[i] - from) * scale);
-                    }
-                }
-                for (lane, &x) in lanes.iter_mut().zip(rest) {
-                    *lane += exp((x - from) * scale);
-                }
-                total += lanes.iter().map(|&lane| f64::from(lane)).sum::<f64>();
-            }
-            total
-        },
-    )
-}
-
-/// x ← exp((x − from) · scale).
-pub fn exp_all(x: &mut [f32], from: f32, scale: f32) {
-    Arch::new().dispatch(
-        #[inline(always)]
-        || {
-            for x in x {
-                *x = exp((*x - from) * scale);
-            }
-        },
-    )
+vectorized! {
+    /// x ← exp((x − from) · scale).
+    pub fn exp_all<'a>(x: &'a mut [f32], from: f32, scale: f32) -> () {
+        for x in x {
+            *x = exp((*x - from) * scale);
+        }
+    }
 }
 
 /// x ← softmax(x); NaN if one is NaN or infinite.
@@ -98,28 +84,22 @@ pub fn softmax(x: &mut [f32]) {
     x.iter_mut().for_each(|x| *x /= total);
 }
 
-/// gate ← silu(gate) · up (SwiGLU, arXiv 2002.05202), silu(x) = x / (1 + exp(−x)).
-pub fn swiglu(gate: &mut [f32], up: &[f32]) {
-    Arch::new().dispatch(
-        #[inline(always)]
-        || {
-            for (gate, up) in gate.iter_mut().zip(up) {
-                *gate = *gate / (1.0 + exp(-*gate)) * up;
-            }
-        },
-    )
+vectorized! {
+    /// gate ← silu(gate) · up (SwiGLU, arXiv 2002.05202), silu(x) = x / (1 + exp(−x)).
+    pub fn swiglu<'a>(gate: &'a mut [f32], up: &'a [f32]) -> () {
+        for (gate, up) in gate.iter_mut().zip(up) {
+            *gate = *gate / (1.0 + exp(-*gate)) * up;
+        }
+    }
 }
 
-/// gate ← gelu(gate) · up, with the approximation by tanh.
-pub fn geglu(gate: &mut [f32], up: &[f32]) {
-    Arch::new().dispatch(
-        #[inline(always)]
-        || {
-            for (gate, up) in gate.iter_mut().zip(up) {
-                *gate = by_tanh(*gate) * up;
-            }
-        },
-    )
+vectorized! {
+    /// gate ← gelu(gate) · up, with the approximation by tanh.
+    pub fn geglu<'a>(gate: &'a mut [f32], up: &'a [f32]) -> () {
+        for (gate, up) in gate.iter_mut().zip(up) {
+            *gate = by_tanh(*gate) * up;
+        }
+    }
 }
 
 #[inline(always)]
@@ -135,44 +115,35 @@ fn sum(x: &[f32], of: impl Fn(f32) -> f32) -> f64 {
     lanes.into_iter().chain(rest).map(f64::from).sum()
 }
 
-/// x ← x · Φ(x), Φ the normal distribution.
-pub fn gelu(x: &mut [f32]) {
-    Arch::new().dispatch(
-        #[inline(always)]
-        || {
-            for x in x {
-                *x = 0.5 * *x * (1.0 + erf(*x * std::f32::consts::FRAC_1_SQRT_2));
-            }
-        },
-    )
+vectorized! {
+    /// x ← x · Φ(x), Φ the normal distribution.
+    pub fn gelu<'a>(x: &'a mut [f32]) -> () {
+        for x in x {
+            *x = 0.5 * *x * (1.0 + erf(*x * std::f32::consts::FRAC_1_SQRT_2));
+        }
+    }
 }
 
-/// x ← x / (1 + exp(−2 √(2/π) (x + 0.044715 x³))), the approximation of [`gelu`] by tanh.
-pub fn gelu_tanh(x: &mut [f32]) {
-    Arch::new().dispatch(
-        #[inline(always)]
-        || {
-            for x in x {
-                *x = by_tanh(*x);
-            }
-        },
-    )
+vectorized! {
+    /// x ← x / (1 + exp(−2 √(2/π) (x + 0.044715 x³))), the approximation of [`gelu`] by tanh.
+    pub fn gelu_tanh<'a>(x: &'a mut [f32]) -> () {
+        for x in x {
+            *x = by_tanh(*x);
+        }
+    }
 }
 
-/// x ← (x − mean) / √(variance + epsilon) · weight + bias (arXiv 1607.06450).
-pub fn layer_norm(x: &mut [f32], weight: &[f32], bias: &[f32], epsilon: f32) {
-    Arch::new().dispatch(
-        #[inline(always)]
-        || {
-            let n = x.len() as f64;
-            let mean = (sum(x, |x| x) / n) as f32;
-            let variance = (sum(x, |x| (x - mean) * (x - mean)) / n) as f32;
-            let scale = 1.0 / (variance + epsilon).sqrt();
-            for ((x, weight), bias) in x.iter_mut().zip(weight).zip(bias) {
-                *x = (*x - mean) * scale * weight + bias;
-            }
-        },
-    )
+vectorized! {
+    /// x ← (x − mean) / √(variance + epsilon) · weight + bias (arXiv 1607.06450).
+    pub fn layer_norm<'a>(x: &'a mut [f32], weight: &'a [f32], bias: &'a [f32], epsilon: f32) -> () {
+        let n = x.len() as f64;
+        let mean = (sum(x, |x| x) / n) as f32;
+        let variance = (sum(x, |x| (x - mean) * (x - mean)) / n) as f32;
+        let scale = 1.0 / (variance + epsilon).sqrt();
+        for ((x, weight), bias) in x.iter_mut().zip(weight).zip(bias) {
+            *x = (*x - mean) * scale * weight + bias;
+        }
+    }
 }
 
 /// exp(x) within 3e-7 of itself; of x outside ±87, exp(±87).

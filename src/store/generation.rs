@@ -24,7 +24,8 @@ use super::{
 
 const GENERATIONS: &str = "generations";
 const BUILDING: &str = "building";
-const ABANDONED: &str = "abandoned";
+/// Unfinished builds of other plans, newest first. Several, so that one mistaken build in between loses nothing.
+const ABANDONED: [&str; 3] = ["abandoned", "abandoned-2", "abandoned-3"];
 const JOURNAL: &str = "journal.ndjson";
 const MANIFEST: &str = "manifest.json";
 
@@ -177,6 +178,12 @@ impl Output {
         Ok(number)
     }
 
+    fn remove_abandoned(&self) -> Result<(), StoreError> {
+        ABANDONED
+            .iter()
+            .try_for_each(|name| remove_folder(&self.folder_named(name)))
+    }
+
     fn remove_journal(&self, number: u64) -> Result<(), StoreError> {
         let journal = self.folder(number).join(JOURNAL);
         match fs::remove_file(&journal) {
@@ -204,7 +211,7 @@ impl Writer {
             Some(journal) => journal,
             None => {
                 if restart {
-                    remove_folder(&self.output.folder_named(ABANDONED))?;
+                    self.output.remove_abandoned()?;
                 }
                 self.set_aside(&folder, restart)?;
                 fs::create_dir_all(&folder).map_err(StoreError::io(&folder))?;
@@ -230,9 +237,14 @@ impl Writer {
             "the unfinished build was of another plan: the job, its models or its corpus have changed since; \
              a new one begins, and takes over the rows that are the same"
         );
-        let aside = self.output.folder_named(ABANDONED);
-        remove_folder(&aside)?;
-        rename(folder, &aside)
+        let places = ABANDONED.map(|name| self.output.folder_named(name));
+        remove_folder(&places[places.len() - 1])?;
+        for pair in places.windows(2).rev() {
+            if pair[0].exists() {
+                rename(&pair[0], &pair[1])?;
+            }
+        }
+        rename(folder, &places[0])
     }
 }
 
@@ -255,11 +267,14 @@ impl Building {
         self.output.folder_named(BUILDING)
     }
 
-    /// What an interrupted run of another plan left, and its stages' fingerprints.
-    pub fn abandoned(&self) -> Option<(PathBuf, Header)> {
-        let folder = self.output.folder_named(ABANDONED);
-        let header = Journal::header(&folder.join(JOURNAL))?;
-        Some((folder, header))
+    /// What interrupted runs of other plans left, newest first, and their stages' fingerprints.
+    pub fn abandoned(&self) -> Vec<(PathBuf, Header)> {
+        let folders = ABANDONED.map(|name| self.output.folder_named(name));
+        let with_header = folders.into_iter().filter_map(|folder| {
+            let header = Journal::header(&folder.join(JOURNAL))?;
+            Some((folder, header))
+        });
+        with_header.collect()
     }
 
     /// Publishes the newest generation, if it was built by this plan and its writer was killed between giving it its
@@ -287,7 +302,7 @@ impl Building {
 
     fn finish(&self, number: u64) -> Result<u64, StoreError> {
         self.output.point_current_at(number)?;
-        remove_folder(&self.output.folder_named(ABANDONED))?;
+        self.output.remove_abandoned()?;
         Ok(number)
     }
 }

@@ -8,7 +8,7 @@ use std::{
 use serde::Serialize;
 use walkdir::WalkDir;
 
-use super::{GENERATIONS, JOURNAL, MANIFEST, Output, Writer};
+use super::{ABANDONED, BUILDING, GENERATIONS, JOURNAL, MANIFEST, Output, Writer};
 use crate::store::{Dataset, Manifest, StoreError, manifest::Run, read_json, rename};
 
 /// What a generation is called from the moment its removal begins.
@@ -36,6 +36,8 @@ pub struct Removed {
     pub generations: Vec<u64>,
     /// Those, and what a killed removal had left.
     pub bytes: u64,
+    /// Bytes of unfinished builds, which stay.
+    pub unfinished: u64,
 }
 
 impl Output {
@@ -114,8 +116,12 @@ impl Writer {
         for leftover in self.leftovers()? {
             removed.bytes += remove(&leftover)?;
         }
-        let current = self.output.number()?;
         let numbers = self.output.generations()?;
+        let current = self.output.number()?;
+        if current.is_none() && !numbers.is_empty() {
+            let message = "CURRENT is missing, so what is to stay cannot be told; `intendex rollback --to N` writes it";
+            return Err(self.invalid(message.into()));
+        }
         let old = numbers.len().saturating_sub(keep.max(1));
         for number in numbers.into_iter().take(old) {
             if current != Some(number) {
@@ -124,6 +130,9 @@ impl Writer {
                 removed.bytes += remove(&hidden)?;
                 removed.generations.push(number);
             }
+        }
+        for name in ABANDONED.into_iter().chain([BUILDING]) {
+            removed.unfinished += bytes(&self.output.folder_named(name));
         }
         Ok(removed)
     }
