@@ -6,8 +6,11 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
 VENV := target/venv
 QUICKSTART := target/quickstart
 INTENDEX := target/release/intendex
+CUDA := target/cuda
+# Of the GPUs that the binary will run on: 80 (A100), 89 (L4, RTX 40), 90 (H100, H200).
+export CUDA_COMPUTE_CAP ?= 90
 
-.PHONY: help setup models build quickstart test test-crash test-incremental fuzz lint schemas bench bench-models bench-scale clean
+.PHONY: help setup models build cuda quickstart test test-crash test-incremental fuzz lint schemas bench bench-models bench-scale clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -34,6 +37,16 @@ models: ## fetch the pinned models, 1.1 GB, to $INTENDEX_MODELS (default: ~/.cac
 
 build: setup ## build the release binary
 	INTENDEX_REVISION=$$(git rev-parse HEAD 2>/dev/null) cargo build --release
+
+# The link leaves the driver's functions open: libcuda.so comes with the driver, which the machine at hand may lack.
+cuda: setup ## build the release binary for NVIDIA GPUs; needs no GPU, and fetches CUDA 13 unless CUDA_HOME is set
+	@[ -n "$(CUDA_HOME)" ] || python3 jobs/fetch-cuda.py $(CUDA)
+	CUDA_HOME=$(or $(CUDA_HOME),$(CURDIR)/$(CUDA)/toolkit) CUDA_COMPUTE_CAP=$(CUDA_COMPUTE_CAP) \
+	PATH="$(or $(CUDA_HOME),$(CURDIR)/$(CUDA)/toolkit)/bin:$$PATH" \
+	INTENDEX_REVISION=$$(git rev-parse HEAD 2>/dev/null) \
+	cargo rustc --release --features cuda --bin intendex -- \
+		-L native=$(or $(CUDA_HOME),$(CURDIR)/$(CUDA)/toolkit)/lib64/stubs \
+		-C link-arg=-Wl,--unresolved-symbols=ignore-all
 
 quickstart: build models ## index real documents and search them
 	python3 jobs/quickstart-docs.py $(QUICKSTART)/docs

@@ -13,10 +13,10 @@ pub type Key = [u8; KEY_BYTES as usize];
 /// Raised whenever a stage's code gives other results for the same input.
 const CODE_VERSIONS: [(&str, u32); 5] = [
     ("corpus", 1),
-    ("intents", 2),
-    ("chunks", 2),
-    ("queries", 2),
-    ("vectors", 2),
+    ("intents", 3),
+    ("chunks", 3),
+    ("queries", 3),
+    ("vectors", 3),
 ];
 
 #[derive(Debug, Clone, PartialEq)]
@@ -34,7 +34,10 @@ impl Fingerprints {
         let e = (content(embedder), &job.models.embedder.parameters());
         let g = (
             generator.map(content),
-            job.models.generator.as_ref().and_then(|g| g.context_tokens),
+            job.models
+                .generator
+                .as_ref()
+                .map(|g| (g.context_tokens, g.shortlist)),
         );
         // With intents of the corpus's own, none are predicted.
         let given = job.corpus.intents.is_some();

@@ -141,7 +141,7 @@ impl Models {
         };
         let load = || {
             let loaded = Decoder::load(
-                &source.gguf,
+                &source.path,
                 source.identity.clone(),
                 settings,
                 &inner.device,

@@ -128,13 +128,20 @@ fn embedder(model: &Embedder, rules: &mut Rules) {
         model.revision.as_deref(),
         rules,
     );
-    rules.at_least_one("models.embedder.batch_tokens", model.batch_tokens);
+    rules.at_least_one("models.embedder.batch_tokens", model.batch_tokens.unwrap_or(1));
     rules.at_least_one("models.embedder.max_tokens", model.max_tokens.unwrap_or(1));
 }
 
 fn generator(model: &Generator, rules: &mut Rules) {
     let context = model.context_tokens.unwrap_or(1);
     rules.at_least_one("models.generator.context_tokens", context);
+    let shortlist = model.shortlist.unwrap_or(1);
+    rules.at_least_one("models.generator.shortlist", shortlist);
+    rules.require(
+        model.shortlist.is_none() || model.server.is_none(),
+        "models.generator.shortlist",
+        "is for a model run here, but `models.generator.server` is set",
+    );
     rules.at_least_one("models.generator.concurrency", model.concurrency);
     let Some(server) = &model.server else {
         rules.require(

@@ -112,9 +112,31 @@ pub struct Embedder {
     pub document_prefix: Option<String>,
     /// Longest input in tokens, special tokens included; default: as the model's own files say.
     pub max_tokens: Option<usize>,
-    /// Tokens per batch.
-    #[serde(default = "default_batch_tokens")]
-    pub batch_tokens: usize,
+    /// Number type of the weights: `f32`, on a GPU also `f16` or `bf16`, on the CPU also `int8` (linear layers in 8 bits).
+    /// Default: `f32` on the CPU, `f16` on a GPU.
+    pub precision: Option<Precision>,
+    /// Most tokens in a batch; default: 65,536 on a GPU, on the CPU what a core's cache holds.
+    pub batch_tokens: Option<usize>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    F32,
+    F16,
+    Bf16,
+    Int8,
+}
+
+impl std::fmt::Display for Precision {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Precision::F32 => "f32",
+            Precision::F16 => "f16",
+            Precision::Bf16 => "bf16",
+            Precision::Int8 => "int8",
+        })
+    }
 }
 
 impl Embedder {
@@ -126,6 +148,7 @@ impl Embedder {
             &self.query_prefix,
             &self.document_prefix,
             self.max_tokens,
+            self.precision,
         )
     }
 }
@@ -137,11 +160,11 @@ pub enum Pooling {
     Cls,
 }
 
-/// A decoder language model: a GGUF file run here, or a model behind an OpenAI-compatible server.
+/// A decoder language model run here, or a model behind an OpenAI-compatible server.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Generator {
-    /// A GGUF file, a folder with one, or a hub id; with `server`, the name the server knows the model by.
+    /// A GGUF file, a folder with one or with safetensors, or a hub id; with `server`, the name the server knows the model by.
     pub model: String,
     /// The GGUF file's name inside the hub repository or folder, when it holds several.
     pub file: Option<String>,
@@ -157,6 +180,9 @@ pub struct Generator {
     pub concurrency: usize,
     /// Longest prompt plus output in tokens; default: as the model's own files say, at most 8192.
     pub context_tokens: Option<usize>,
+    /// Most frequent tokens of the vocabulary from which a model run here draws, besides those of the prompt; the others'
+    /// logits are not computed. Default: the whole vocabulary.
+    pub shortlist: Option<usize>,
 }
 
 /// Text that is never printed.
@@ -430,10 +456,6 @@ fn default_max_document_bytes() -> usize {
 
 fn default_device() -> String {
     "auto".into()
-}
-
-fn default_batch_tokens() -> usize {
-    4096
 }
 
 fn default_concurrency() -> usize {

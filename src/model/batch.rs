@@ -21,6 +21,20 @@ pub fn by_tokens(lengths: &[usize], budget: usize) -> Vec<Vec<usize>> {
     batches
 }
 
+/// As [`by_tokens`], where every item of a batch takes as many tokens as the longest.
+pub fn padded(lengths: &[usize], budget: usize) -> Vec<Vec<usize>> {
+    let mut order: Vec<usize> = (0..lengths.len()).collect();
+    order.sort_by_key(|&i| lengths[i]);
+    let mut batches: Vec<Vec<usize>> = Vec::new();
+    for i in order {
+        match batches.last_mut() {
+            Some(batch) if (batch.len() + 1) * lengths[i] <= budget => batch.push(i),
+            _ => batches.push(vec![i]),
+        }
+    }
+    batches
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -42,6 +56,12 @@ mod tests {
             for batch in &batches {
                 let tokens: usize = batch.iter().map(|&i| lengths[i]).sum();
                 prop_assert!(tokens <= budget || batch.len() == 1);
+            }
+            let padded = padded(&lengths, budget);
+            prop_assert_eq!(&padded.concat(), &flat);
+            for batch in &padded {
+                let longest = batch.iter().map(|&i| lengths[i]).max().unwrap();
+                prop_assert!(batch.len() * longest <= budget || batch.len() == 1);
             }
         }
     }

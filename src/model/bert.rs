@@ -1,47 +1,43 @@
-//! BERT-family sentence embedders: packed batches of variable length, pooled and normalised as the model's files say.
+//! BERT-family models: sentence embedders, weights of sparse terms and cross-encoders, over packed batches of variable
+//! length.
 
 mod config;
 mod cpu;
+mod cross;
 mod encoder;
+mod reader;
+mod run;
+mod terms;
+mod weights;
 
 use std::path::Path;
+use std::sync::mpsc::sync_channel;
 
 use candle_core::Device;
-use intendex_kernels::matrix::FEW;
-use rayon::prelude::*;
-use tokenizers::{EncodeInput, Encoding, Tokenizer};
 
 pub use self::config::normalizes;
 use self::config::{Config, Options};
+pub use self::cross::CrossEncoder;
 use self::encoder::Encoder;
-use super::{Embed, Embedded, ModelError, ModelIdentity, TextKind, Vectors, batch, tokenizer};
-use crate::job::spec::{self, Pooling};
+use self::reader::{Input, Reader};
+use self::run::run;
+pub use self::terms::{TermWeigher, TermWeight, WeighedTerms};
+use self::weights::Weights;
+use super::{Embed, Embedded, ModelError, ModelIdentity, TextKind, Vectors, tokenizer};
+use crate::job::spec;
 
-/// Matrix products of fewer rows are summed in another order than larger ones. A batch has at least so many tokens, so
-/// that a text's vector has the same bits in any batch, and a build that computes a few rows only has the bytes of one
-/// that computes all.
-const LEAST_TOKENS: usize = FEW;
+/// Texts that are tokenised while a GPU works on as many others.
+const AHEAD: usize = 4096;
 
-/// Tokens whose activations a core's cache holds; fewer leave the products too small.
-const CORE_TOKENS: usize = 512;
-
-/// A BERT model with its tokenizer.
+/// A BERT model with its tokenizer: one vector a text, pooled and normalised as the model's files say.
 pub struct BertEmbedder {
     identity: ModelIdentity,
-    tokenizer: Tokenizer,
+    reader: Reader,
     encoder: Encoder,
     options: Options,
     dim: usize,
-    /// Special tokens after the text, kept when a text is cut.
-    suffix: usize,
     max_text_tokens: usize,
-    batch_tokens: usize,
-}
-
-/// A text's tokens as the model reads them, and how many were cut.
-struct Input {
-    ids: Vec<u32>,
-    truncated: usize,
+    batch_tokens: Option<usize>,
 }
 
 impl BertEmbedder {
@@ -54,46 +50,27 @@ impl BertEmbedder {
     ) -> Result<Self, ModelError> {
         let config = Config::read(folder)?;
         let options = Options::read(folder, &config, settings)?;
-        let path = folder.join("tokenizer.json");
-        let tokenizer = tokenizer::read(&path)?;
+        let reader = Reader::open(folder, &config, options.max_tokens)?;
         let fail = |message: String| ModelError::File {
-            path: path.clone(),
+            path: folder.join("tokenizer.json"),
             message,
         };
-        let vocabulary = tokenizer.get_vocab_size(true);
-        if vocabulary > config.vocab_size {
-            return Err(fail(format!(
-                "has {vocabulary} tokens, but config.json says {}",
-                config.vocab_size
-            )));
-        }
-        let read = |text: &str| {
-            tokenizer
-                .encode(text, true)
-                .map_err(|e| fail(e.to_string()))
-        };
-        let empty = read("")?.len();
-        let suffix = read("a")?
-            .get_special_tokens_mask()
-            .iter()
-            .rev()
-            .take_while(|&&special| special == 1)
-            .count();
-        let prefix = read(&options.document_prefix)?.len();
+        let prefix = reader
+            .length(&options.document_prefix)
+            .map_err(|e| fail(e.to_string()))?;
         if prefix >= options.max_tokens {
             return Err(fail(format!(
                 "the document prefix alone has {prefix} of {} tokens",
                 options.max_tokens
             )));
         }
-        let encoder = Encoder::load(folder, &config, device)?;
+        let mut weights = Weights::open(folder, settings.precision, device)?;
         Ok(Self {
             identity,
-            encoder,
+            encoder: Encoder::load(&mut weights, &config, device)?,
             dim: config.hidden_size,
-            suffix: suffix.min(empty),
             max_text_tokens: options.max_tokens - prefix,
-            tokenizer,
+            reader,
             options,
             batch_tokens: settings.batch_tokens,
         })
@@ -111,58 +88,24 @@ impl BertEmbedder {
             TextKind::Query => &self.options.query_prefix,
             TextKind::Document => &self.options.document_prefix,
         };
-        let texts: Vec<EncodeInput> = texts
-            .iter()
-            .map(|text| format!("{prefix}{text}").into())
-            .collect();
-        let encodings = self
-            .tokenizer
-            .encode_batch_fast(texts, true)
-            .map_err(|e| self.error(e))?;
-        Ok(encodings
-            .iter()
-            .map(|encoding| self.cut(encoding))
-            .collect())
+        let texts = texts.iter().map(|text| format!("{prefix}{text}").into());
+        self.reader
+            .read(texts.collect())
+            .map_err(|e| self.error(e))
     }
 
-    /// Cuts a text from its end, but keeps the special tokens there.
-    fn cut(&self, encoding: &Encoding) -> Input {
-        let (ids, most) = (encoding.get_ids(), self.options.max_tokens);
-        let truncated = ids.len().saturating_sub(most);
-        let (text, suffix) = ids.split_at(ids.len() - self.suffix.min(ids.len()));
-        Input {
-            ids: [&text[..text.len() - truncated], suffix].concat(),
-            truncated,
+    /// Vectors of the inputs, in order.
+    fn vectors(&self, inputs: &[Input]) -> Result<Vec<Vec<f32>>, ModelError> {
+        let vectors = run(&self.encoder.device, self.batch_tokens, inputs, |batch| {
+            let output = self.encoder.forward(batch)?;
+            let pooled = self.encoder.pool(&output, batch, self.options.pooling)?;
+            Ok(pooled.chunks_exact(self.dim).map(<[f32]>::to_vec).collect())
+        });
+        let mut vectors = vectors.map_err(|e| self.error(e))?;
+        if self.options.normalize {
+            vectors.iter_mut().for_each(|vector| normalize(vector));
         }
-    }
-
-    /// Tokens of a batch. On the CPU each thread runs batches of its own; they are as many as there are threads, and as
-    /// small as a core's cache.
-    fn batch_tokens(&self, lengths: &[usize]) -> usize {
-        if !self.encoder.device.is_cpu() {
-            return self.batch_tokens;
-        }
-        let share = lengths
-            .iter()
-            .sum::<usize>()
-            .div_ceil(rayon::current_num_threads());
-        share.clamp(1, CORE_TOKENS).min(self.batch_tokens)
-    }
-
-    /// Vectors of a batch, row after row, in its order.
-    fn run(&self, batch: &[&[u32]]) -> candle_core::Result<Vec<f32>> {
-        let filler = [0; LEAST_TOKENS];
-        let mut sequences = batch.to_vec();
-        if batch.iter().map(|ids| ids.len()).sum::<usize>() < LEAST_TOKENS {
-            sequences.push(&filler);
-        }
-        let lengths: Vec<usize> = sequences.iter().map(|ids| ids.len()).collect();
-        let output = self.encoder.forward(&sequences)?;
-        let pooled = match self.options.pooling {
-            Pooling::Mean => encoder::mean(&output, &lengths)?,
-            Pooling::Cls => encoder::first(&output, &lengths)?,
-        };
-        pooled.narrow(0, 0, batch.len())?.flatten_all()?.to_vec1()
+        Ok(vectors)
     }
 }
 
@@ -180,45 +123,51 @@ impl Embed for BertEmbedder {
     }
 
     fn token_offsets(&self, text: &str) -> Result<Vec<(usize, usize)>, ModelError> {
-        tokenizer::offsets(&self.tokenizer, text).map_err(|e| self.error(e))
+        tokenizer::offsets(&self.reader.tokenizer, text).map_err(|e| self.error(e))
     }
 
+    /// While a GPU works, the next texts are tokenised; on the CPU both take all its threads.
     fn embed(&self, texts: &[&str], kind: TextKind) -> Result<Embedded, ModelError> {
-        let inputs = self.inputs(texts, kind)?;
-        let lengths: Vec<usize> = inputs.iter().map(|input| input.ids.len()).collect();
-        let batches = batch::by_tokens(&lengths, self.batch_tokens(&lengths));
-        let run = |batch: &Vec<usize>| {
-            let ids: Vec<&[u32]> = batch.iter().map(|&i| &inputs[i].ids[..]).collect();
-            self.run(&ids).map_err(|e| self.error(e))
+        let ahead = match self.encoder.device.is_cpu() {
+            true => texts.len().max(1),
+            false => AHEAD,
         };
-        let vectors: Vec<Vec<f32>> = match self.encoder.device.is_cpu() {
-            true => batches.par_iter().map(run).collect::<Result<_, _>>()?,
-            false => batches.iter().map(run).collect::<Result<_, _>>()?,
-        };
-        let mut values = vec![0.0; texts.len() * self.dim];
-        for (batch, vectors) in batches.iter().zip(vectors) {
-            for (&i, vector) in batch.iter().zip(vectors.chunks_exact(self.dim)) {
-                let row = &mut values[i * self.dim..][..self.dim];
-                row.copy_from_slice(vector);
-                if self.options.normalize {
-                    normalize(row);
-                }
-                if row.iter().any(|x| !x.is_finite()) {
-                    return Err(self.error(format!(
-                        "the vector of text {i} of {} is not finite",
-                        texts.len()
-                    )));
-                }
-            }
-        }
-        let truncated = inputs.iter().map(|input| input.truncated).collect();
-        Ok(Embedded {
+        let mut embedded = Embedded {
             vectors: Vectors {
                 dim: self.dim,
-                values,
+                values: Vec::with_capacity(texts.len() * self.dim),
             },
-            tokens: lengths,
-            truncated,
+            tokens: Vec::with_capacity(texts.len()),
+            truncated: Vec::with_capacity(texts.len()),
+        };
+        std::thread::scope(|scope| {
+            let (sender, receiver) = sync_channel(1);
+            let mut parts = texts.chunks(ahead);
+            let first = parts.next().map(|part| self.inputs(part, kind));
+            if parts.len() > 0 {
+                scope.spawn(move || {
+                    // Nobody receives once a part has failed.
+                    parts.all(|part| sender.send(self.inputs(part, kind)).is_ok())
+                });
+            } else {
+                drop(sender);
+            }
+            for inputs in first.into_iter().chain(receiver) {
+                let inputs = inputs?;
+                for (input, vector) in inputs.iter().zip(self.vectors(&inputs)?) {
+                    if vector.iter().any(|x| !x.is_finite()) {
+                        return Err(self.error(format!(
+                            "the vector of text {} of {} is not finite",
+                            embedded.tokens.len(),
+                            texts.len()
+                        )));
+                    }
+                    embedded.vectors.values.extend(vector);
+                    embedded.tokens.push(input.ids.len());
+                    embedded.truncated.push(input.truncated);
+                }
+            }
+            Ok(embedded)
         })
     }
 }

@@ -1,4 +1,4 @@
-//! Decoder language models from GGUF files, run here: what a prompt shares with earlier ones is read once, and the
+//! Decoder language models from GGUF or safetensors files, run here: what a prompt shares with earlier ones is read once, and the
 //! continuations of several prompts are decoded together.
 //!
 //! A result depends on its own request only, not on the batch or on what was read before. On CPUs without AMX this
@@ -7,6 +7,8 @@
 
 mod architecture;
 mod attention;
+mod files;
+mod folder;
 mod generate;
 mod gguf;
 mod linear;
@@ -14,6 +16,7 @@ mod prefix;
 mod rope;
 mod sample;
 mod score;
+mod shortlist;
 mod text;
 mod tokenizer;
 mod transformer;
@@ -24,10 +27,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use candle_core::Device;
 use tokenizers::Tokenizer;
 
-use self::architecture::Architecture;
+use self::files::{Files, Language};
+use self::folder::Folder;
 use self::generate::{Group, Vocabulary};
 use self::gguf::Gguf;
 use self::prefix::{Prefix, Prefixes};
+use self::shortlist::{Frequent, Shortlist};
 use self::transformer::Transformer;
 use super::chat::ChatTemplate;
 use super::tokenizer::offsets;
@@ -52,6 +57,7 @@ pub struct Decoder {
     model: Transformer,
     tokenizer: Tokenizer,
     vocabulary: Vocabulary,
+    frequent: Option<Frequent>,
     chat: ChatTemplate,
     context: usize,
     cache_tokens: usize,
@@ -59,20 +65,32 @@ pub struct Decoder {
 }
 
 impl Decoder {
-    /// Reads a GGUF file. `settings.context_tokens` may ask for less than the file's context, not for more.
+    /// Reads a GGUF file, or a folder with `config.json`, `tokenizer.json` and safetensors. `settings.context_tokens` may
+    /// ask for less than the model's context, not for more.
     pub fn load(
         path: &Path,
         identity: ModelIdentity,
         settings: &spec::Generator,
         device: &Device,
     ) -> Result<Self, ModelError> {
-        let mut gguf = Gguf::open(path, device)?;
-        let architecture = Architecture::read(&gguf)?;
-        let context = context(&gguf, architecture.context, settings.context_tokens)?;
-        let (tokenizer, bytes) = tokenizer::read(&mut gguf)?;
-        let ends = ends(&gguf, &tokenizer)?;
-        let chat = chat(&gguf, &tokenizer)?;
-        let model = Transformer::load(&mut gguf, architecture, context, device)?;
+        let mut files: Box<dyn Files> = match path.is_dir() {
+            true => Box::new(Folder::open(path, device)?),
+            false => Box::new(Gguf::open(path, device)?),
+        };
+        let files = &mut *files;
+        let architecture = files.architecture()?;
+        let context = context(files, architecture.context, settings.context_tokens)?;
+        let language = files.language()?;
+        let ends = ends(files, &language)?;
+        let chat = chat(files, &language)?;
+        let Language {
+            tokenizer, bytes, ..
+        } = language;
+        let model = Transformer::load(files, architecture, context, device)?;
+        let frequent = settings.shortlist.map(|n| Frequent::new(&model, n));
+        let frequent = frequent.transpose().map_err(|e| {
+            files.error(format!("{e}; leave models.generator.shortlist out"))
+        })?;
         let shape = model.shape;
         let token_bytes = shape.layers * 2 * shape.kv_heads * shape.head_dim * size_of::<f32>();
         let cache_tokens = CACHE_BYTES / token_bytes;
@@ -80,6 +98,7 @@ impl Decoder {
             identity,
             model,
             vocabulary: Vocabulary { bytes, ends },
+            frequent,
             tokenizer,
             chat,
             context,
@@ -130,12 +149,28 @@ impl Decoder {
         &self,
         request: usize,
         (prompt, sampling): &'a (Prompt, Sampling),
+        shortlist: Option<&Shortlist>,
         prefixes: &mut Prefixes,
     ) -> Result<Group<'a>, ModelError> {
         let tokens = self.encode(prompt, sampling.max_tokens)?;
         let prefix = self.read(&tokens, prefixes)?;
-        Group::start(&self.model, &self.vocabulary, request, prefix, sampling)
+        let (model, vocabulary) = (&self.model, &self.vocabulary);
+        Group::start(model, vocabulary, shortlist, request, prefix, sampling)
             .map_err(|e| self.error(e))
+    }
+
+    /// What the continuations of the prompts may draw; none: everything.
+    fn shortlist(
+        &self,
+        requests: &[(Prompt, Sampling)],
+    ) -> Result<Option<Shortlist<'_>>, ModelError> {
+        let Some(frequent) = &self.frequent else {
+            return Ok(None);
+        };
+        let prompts = requests.iter().map(|(prompt, _)| self.encode(prompt, 0));
+        let prompts: Vec<Vec<u32>> = prompts.flatten().collect();
+        let list = Shortlist::new(&self.model, frequent, &prompts, &self.vocabulary.ends);
+        list.map(Some).map_err(|e| self.error(e))
     }
 
     /// Whether a prompt may join: always if none is running.
@@ -189,12 +224,20 @@ impl Generate for Decoder {
     ) -> Vec<Result<Vec<Completion>, ModelError>> {
         let mut results: Vec<Result<Vec<Completion>, ModelError>> =
             requests.iter().map(|_| Ok(Vec::new())).collect();
+        let shortlist = match self.shortlist(requests) {
+            Ok(shortlist) => shortlist,
+            Err(error) => {
+                let failed = |_| Err(self.error(&error));
+                return requests.iter().map(failed).collect();
+            }
+        };
+        let shortlist = shortlist.as_ref();
         let mut prefixes = self.prefixes();
         let mut groups: Vec<Group> = Vec::new();
         let mut next = 0;
         while next < requests.len() || !groups.is_empty() {
             while next < requests.len() && self.has_room(&groups, &requests[next].1) {
-                match self.start(next, &requests[next], &mut prefixes) {
+                match self.start(next, &requests[next], shortlist, &mut prefixes) {
                     Ok(group) => groups.push(group),
                     Err(error) => results[next] = Err(error),
                 }
@@ -205,7 +248,7 @@ impl Generate for Decoder {
                 results[request] = Ok(group.finish());
             }
             if !groups.is_empty()
-                && let Err(error) = generate::step(&self.model, &self.vocabulary, &mut groups)
+                && let Err(error) = generate::step(&self.model, &self.vocabulary, shortlist, &mut groups)
             {
                 groups
                     .drain(..)
@@ -225,9 +268,9 @@ impl Score for Decoder {
     }
 }
 
-fn context(gguf: &Gguf, most: usize, asked: Option<usize>) -> Result<usize, ModelError> {
+fn context(files: &dyn Files, most: usize, asked: Option<usize>) -> Result<usize, ModelError> {
     match asked {
-        Some(asked) if asked > most => Err(gguf.error(format!(
+        Some(asked) if asked > most => Err(files.error(format!(
             "models.generator.context_tokens is {asked}, but the model has a context of {most}; ask for at most that"
         ))),
         Some(asked) => Ok(asked),
@@ -235,46 +278,23 @@ fn context(gguf: &Gguf, most: usize, asked: Option<usize>) -> Result<usize, Mode
     }
 }
 
-fn ends(gguf: &Gguf, tokenizer: &Tokenizer) -> Result<Vec<u32>, ModelError> {
-    let mut ends: Vec<u32> = ENDS
-        .iter()
-        .filter_map(|token| tokenizer.token_to_id(token))
-        .collect();
-    if gguf.get("tokenizer.ggml.eos_token_id").is_some() {
-        ends.push(gguf.count("tokenizer.ggml.eos_token_id")? as u32);
+fn ends(files: &dyn Files, language: &Language) -> Result<Vec<u32>, ModelError> {
+    let known = ENDS.iter().copied();
+    let known = known.filter_map(|token| language.tokenizer.token_to_id(token));
+    let ends: Vec<u32> = known.chain(language.ends.iter().copied()).collect();
+    match ends.is_empty() {
+        true => Err(files.error("no token ends an answer; use a model with an eos token".into())),
+        false => Ok(ends),
     }
-    if ends.is_empty() {
-        return Err(gguf.error(
-            "no token ends an answer; use a conversion with tokenizer.ggml.eos_token_id".into(),
-        ));
-    }
-    Ok(ends)
 }
 
-fn chat(gguf: &Gguf, tokenizer: &Tokenizer) -> Result<ChatTemplate, ModelError> {
-    let Ok(template) = gguf.string("tokenizer.chat_template") else {
-        return Err(
-            gguf.error("it has no tokenizer.chat_template; use an instruction-tuned model".into())
-        );
-    };
-    let token = |key: &str| match gguf.get(key) {
-        Some(_) => Ok(tokenizer
-            .id_to_token(gguf.count(key)? as u32)
-            .unwrap_or_default()),
-        None => Ok(String::new()),
-    };
-    let (bos, eos) = (
-        token("tokenizer.ggml.bos_token_id")?,
-        token("tokenizer.ggml.eos_token_id")?,
-    );
-    let mut specials: Vec<String> = tokenizer
-        .get_added_tokens_decoder()
-        .into_values()
-        .map(|t| t.content)
-        .collect();
+fn chat(files: &dyn Files, language: &Language) -> Result<ChatTemplate, ModelError> {
+    let added = language.tokenizer.get_added_tokens_decoder();
+    let mut specials: Vec<String> = added.into_values().map(|t| t.content).collect();
     specials.sort();
-    ChatTemplate::new(template.into(), bos, eos, specials)
-        .map_err(|e| gguf.error(format!("its tokenizer.chat_template cannot be used: {e:#}")))
+    let (template, bos, eos) = (&language.chat_template, &language.bos, &language.eos);
+    ChatTemplate::new(template.clone(), bos.clone(), eos.clone(), specials)
+        .map_err(|e| files.error(format!("its chat template cannot be used: {e:#}")))
 }
 
 #[cfg(test)]

@@ -35,9 +35,25 @@ pub struct EmbedderSource {
     pub dim: usize,
 }
 
+/// Needed of a generator in safetensors.
+const GENERATOR_FILES: [&str; 2] = ["config.json", "tokenizer.json"];
+
+/// Taken where the model has them: its chat template, what ends an answer, and where its weights are.
+const GENERATOR_EXTRAS: [&str; 5] = [
+    "chat_template.jinja",
+    "generation_config.json",
+    "model.safetensors",
+    SHARDS,
+    "tokenizer_config.json",
+];
+
+/// Says in which file each tensor is.
+const SHARDS: &str = "model.safetensors.index.json";
+
 #[derive(Debug, Clone)]
 pub struct GeneratorSource {
-    pub gguf: PathBuf,
+    /// A GGUF file, or a folder with config.json, tokenizer.json and safetensors.
+    pub path: PathBuf,
     pub identity: ModelIdentity,
 }
 
@@ -65,7 +81,8 @@ pub fn embedder(settings: &spec::Embedder, offline: bool) -> Result<EmbedderSour
         .as_str()
         .unwrap_or("unknown")
         .to_owned();
-    let dim = config["hidden_size"].as_u64().ok_or_else(|| {
+    let size = ["hidden_size", "n_embd"].map(|key| config[key].as_u64());
+    let dim = size.into_iter().flatten().next().ok_or_else(|| {
         file_error(
             &config_path,
             "has no hidden_size; is this a BERT-family model?",
@@ -82,30 +99,107 @@ pub fn embedder(settings: &spec::Embedder, offline: bool) -> Result<EmbedderSour
     })
 }
 
-/// A GGUF file, a folder with one, or a hub model at a pinned revision.
+/// A GGUF file, a folder with one or with safetensors, or a hub model at a pinned revision.
 pub fn generator(settings: &spec::Generator, offline: bool) -> Result<GeneratorSource, ModelError> {
     let path = Path::new(&settings.model);
-    let gguf = match &settings.file {
-        _ if path.is_file() => path.to_owned(),
-        Some(file) if path.is_dir() => path.join(file),
-        None if path.is_dir() => only_gguf(path)?,
-        Some(file) => {
-            Hub::new(&settings.model, settings.revision.as_deref(), offline)?.file(file)?
-        }
+    let hub = || Hub::new(&settings.model, settings.revision.as_deref(), offline);
+    match &settings.file {
+        _ if path.is_file() => gguf(settings, path.to_owned()),
+        Some(file) if path.is_dir() => gguf(settings, path.join(file)),
+        None if path.is_dir() => match only_gguf(path)? {
+            Some(file) => gguf(settings, file),
+            None => safetensors(settings, path.to_owned()),
+        },
+        Some(file) => gguf(settings, hub()?.file(file)?),
         None => {
-            return Err(model_error(
-                &settings.model,
-                "there is no such file or folder here; if it is a hub id, name the GGUF file in models.generator.file",
-            ));
+            let hub = hub().map_err(|e| {
+                model_error(
+                    &settings.model,
+                    &format!("{e}; a GGUF file of a hub model is named in models.generator.file"),
+                )
+            })?;
+            let folder = hub.folder(&GENERATOR_FILES, &GENERATOR_EXTRAS)?;
+            if folder.join(SHARDS).exists() {
+                let names = shard_names(&folder)?;
+                let names: Vec<&str> = names.iter().map(String::as_str).collect();
+                hub.folder(&names, &[])?;
+            }
+            safetensors(settings, folder)
         }
-    };
-    let architecture = whole::gguf(&gguf)?;
-    let folder = gguf.parent().unwrap_or(Path::new(""));
-    let name = gguf.file_name().unwrap_or_default().to_string_lossy();
+    }
+}
+
+fn gguf(settings: &spec::Generator, path: PathBuf) -> Result<GeneratorSource, ModelError> {
+    let architecture = whole::gguf(&path)?;
+    let folder = path.parent().unwrap_or(Path::new(""));
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
     Ok(GeneratorSource {
         identity: identity(&settings.model, architecture, folder, vec![name.as_ref()])?,
-        gguf,
+        path,
     })
+}
+
+fn safetensors(settings: &spec::Generator, folder: PathBuf) -> Result<GeneratorSource, ModelError> {
+    if !folder.join("config.json").exists() {
+        return Err(file_error(
+            &folder,
+            "holds neither a GGUF file nor config.json with safetensors; a generator is one of both",
+        ));
+    }
+    for name in GENERATOR_FILES {
+        require(&folder, name)?;
+    }
+    let shards = shards(&folder)?;
+    for shard in &shards {
+        require(&folder, &file_name(shard))?;
+        whole::safetensors(shard)?;
+    }
+    let config = read_json(&folder.join("config.json"))?;
+    let architecture = config["model_type"].as_str().unwrap_or("unknown");
+    let extras = GENERATOR_EXTRAS.map(String::from).into_iter();
+    let extras = extras.filter(|name| folder.join(name).exists());
+    let shards = shards.iter().map(|shard| file_name(shard));
+    let mut names: Vec<String> = extras.chain(shards).collect();
+    names.extend(GENERATOR_FILES.map(String::from));
+    names.sort();
+    names.dedup();
+    let names = names.iter().map(String::as_str).collect();
+    Ok(GeneratorSource {
+        identity: identity(&settings.model, architecture.into(), &folder, names)?,
+        path: folder,
+    })
+}
+
+/// The safetensors files of a folder: one, or those that its index names.
+pub fn shards(folder: &Path) -> Result<Vec<PathBuf>, ModelError> {
+    let names = match folder.join(SHARDS).exists() {
+        true => shard_names(folder)?,
+        false => vec!["model.safetensors".into()],
+    };
+    Ok(names.iter().map(|name| folder.join(name)).collect())
+}
+
+fn shard_names(folder: &Path) -> Result<Vec<String>, ModelError> {
+    let path = folder.join(SHARDS);
+    let index = read_json(&path)?;
+    let files = index["weight_map"].as_object().into_iter().flatten();
+    let mut names: Vec<String> = files
+        .filter_map(|(_, file)| file.as_str())
+        .map(String::from)
+        .collect();
+    names.sort();
+    names.dedup();
+    // A name must not lead out of the folder.
+    let plain = |name: &String| Path::new(name).file_name() == Some(name.as_ref());
+    match !names.is_empty() && names.iter().all(plain) {
+        true => Ok(names),
+        false => Err(file_error(&path, "names no files; fetch the model again")),
+    }
+}
+
+fn file_name(path: &Path) -> String {
+    let name = path.file_name().unwrap_or_default();
+    name.to_string_lossy().into_owned()
 }
 
 /// Where a model lies, fetched if it is missing: a path as it is; `owner/name@revision`, the folder of a hub
@@ -124,16 +218,13 @@ pub fn locate(name: &str) -> Result<PathBuf, ModelError> {
     }
 }
 
-fn only_gguf(folder: &Path) -> Result<PathBuf, ModelError> {
+/// The GGUF file of a folder, if it has one.
+fn only_gguf(folder: &Path) -> Result<Option<PathBuf>, ModelError> {
     let entries = std::fs::read_dir(folder).map_err(|e| file_error(folder, &e.to_string()))?;
     let mut files: Vec<PathBuf> = entries.flatten().map(|e| e.path()).collect();
     files.retain(|p| p.extension().is_some_and(|e| e == "gguf"));
-    match files.as_slice() {
-        [one] => Ok(one.clone()),
-        [] => Err(file_error(
-            folder,
-            "holds no GGUF file; a generator is a GGUF file",
-        )),
+    match files.len() {
+        0 | 1 => Ok(files.pop()),
         _ => Err(file_error(
             folder,
             "holds several GGUF files; name one in models.generator.file",
@@ -150,7 +241,7 @@ fn require(folder: &Path, name: &str) -> Result<(), ModelError> {
             "is missing; only pytorch_model.bin is there: convert it to safetensors"
         }
         Err(_) => {
-            "is missing; an embedder's folder holds config.json, tokenizer.json and model.safetensors"
+            "is missing; a model's folder holds config.json, tokenizer.json and model.safetensors"
         }
     };
     Err(file_error(&path, message))

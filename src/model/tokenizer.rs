@@ -66,6 +66,23 @@ impl TokenBytes {
         }))
     }
 
+    /// Those of SentencePiece's vocabulary with byte fallback (Llama 2, Gemma).
+    pub fn byte_fallback(tokenizer: &Tokenizer) -> Self {
+        let added = tokenizer.get_added_tokens_decoder();
+        let bytes = |token: String| {
+            let digits = token.strip_prefix("<0x").and_then(|t| t.strip_suffix('>'));
+            match digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
+                Some(byte) => vec![byte],
+                None => token.replace('▁', " ").into_bytes(),
+            }
+        };
+        let ids = 0..tokenizer.get_vocab_size(true) as u32;
+        Self::new(ids.map(|id| match added.contains_key(&id) {
+            true => Vec::new(),
+            false => tokenizer.id_to_token(id).map(bytes).unwrap_or_default(),
+        }))
+    }
+
     /// The bytes of token `id`; none for a special token or an id outside the vocabulary.
     pub fn get(&self, id: u32) -> &[u8] {
         let id = id as usize;

@@ -348,6 +348,74 @@ pub fn embedder_of(folder: &Path, prefix: &str, seed: u64) {
     candle_core::safetensors::save(&tensors, folder.join("model.safetensors")).unwrap();
 }
 
+/// Gives the BERT model in `folder` a masked-language-model head, which shares the word embeddings, and a classification
+/// head of one class.
+pub fn heads(folder: &Path) {
+    let path = folder.join("model.safetensors");
+    let mut tensors = candle_core::safetensors::load(&path, &Device::Cpu).unwrap();
+    let (vocabulary, hidden) = tensors["embeddings.word_embeddings.weight"].dims2().unwrap();
+    let mut random = Random::new(9);
+    for (name, shape, size) in [
+        ("cls.predictions.transform.dense.weight", vec![hidden, hidden], 0.125),
+        ("cls.predictions.transform.dense.bias", vec![hidden], 0.1),
+        ("cls.predictions.transform.LayerNorm.gamma", vec![hidden], 0.2),
+        ("cls.predictions.transform.LayerNorm.beta", vec![hidden], 0.1),
+        ("cls.predictions.bias", vec![vocabulary], 0.5),
+        ("pooler.dense.weight", vec![hidden, hidden], 0.125),
+        ("pooler.dense.bias", vec![hidden], 0.1),
+        ("classifier.weight", vec![1, hidden], 0.125),
+        ("classifier.bias", vec![1], 0.1),
+    ] {
+        tensors.insert(name.into(), random.tensor(&shape, size));
+    }
+    candle_core::safetensors::save(&tensors, path).unwrap();
+}
+
+/// Makes a nomic-bert of the BERT model in `folder`, with random weights of its own where BERT has none.
+pub fn nomic(folder: &Path) {
+    let read = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap();
+    let config: serde_json::Value = serde_json::from_str(&read("config.json")).unwrap();
+    let size = |key: &str| config[key].as_u64().unwrap() as usize;
+    let (hidden, wide, layers) = (size("hidden_size"), size("intermediate_size"), size("num_hidden_layers"));
+    let nomic = json!({
+        "model_type": "nomic_bert", "n_embd": hidden, "n_layer": layers, "n_head": size("num_attention_heads"),
+        "n_inner": wide, "n_positions": size("max_position_embeddings"), "vocab_size": size("vocab_size"),
+        "type_vocab_size": 2, "layer_norm_epsilon": 1e-12, "rotary_emb_base": 1000, "rotary_emb_fraction": 1.0,
+        "activation_function": "swiglu", "prenorm": false, "qkv_proj_bias": false,
+    });
+    std::fs::write(folder.join("config.json"), nomic.to_string()).unwrap();
+    let path = folder.join("model.safetensors");
+    let mut bert = candle_core::safetensors::load(&path, &Device::Cpu).unwrap();
+    let mut random = Random::new(5);
+    let mut tensors: HashMap<String, Tensor> = HashMap::new();
+    let mut rename = |from: String, to: String| tensors.insert(to, bert.remove(&from).unwrap());
+    for name in ["word", "token_type"] {
+        let name = format!("embeddings.{name}_embeddings.weight");
+        rename(name.clone(), name);
+    }
+    for part in ["weight", "bias"] {
+        rename(format!("embeddings.LayerNorm.{part}"), format!("emb_ln.{part}"));
+        for i in 0..layers {
+            let name = |norm: &str| format!("encoder.layer.{i}.{norm}.{part}");
+            rename(name("attention.output.LayerNorm"), format!("encoder.layers.{i}.norm1.{part}"));
+            rename(name("output.LayerNorm"), format!("encoder.layers.{i}.norm2.{part}"));
+        }
+    }
+    for i in 0..layers {
+        for (name, out, input) in [
+            ("attn.Wqkv", 3 * hidden, hidden),
+            ("attn.out_proj", hidden, hidden),
+            ("mlp.fc11", wide, hidden),
+            ("mlp.fc12", wide, hidden),
+            ("mlp.fc2", hidden, wide),
+        ] {
+            let weight = random.tensor(&[out, input], (input as f32).powf(-0.5));
+            tensors.insert(format!("encoder.layers.{i}.{name}.weight"), weight);
+        }
+    }
+    candle_core::safetensors::save(&tensors, path).unwrap();
+}
+
 fn wordpiece(vocabulary: &[String]) -> serde_json::Value {
     let ids: serde_json::Map<String, serde_json::Value> = vocabulary
         .iter()
@@ -370,7 +438,9 @@ fn wordpiece(vocabulary: &[String]) -> serde_json::Value {
         "post_processor": {"type": "TemplateProcessing",
             "single": [{"SpecialToken": {"id": "[CLS]", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}},
                        {"SpecialToken": {"id": "[SEP]", "type_id": 0}}],
-            "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+            "pair": [{"SpecialToken": {"id": "[CLS]", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}},
+                     {"SpecialToken": {"id": "[SEP]", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}},
+                     {"SpecialToken": {"id": "[SEP]", "type_id": 1}}],
             "special_tokens": {"[CLS]": {"id": "[CLS]", "ids": [2], "tokens": ["[CLS]"]},
                                "[SEP]": {"id": "[SEP]", "ids": [3], "tokens": ["[SEP]"]}}},
         "decoder": {"type": "WordPiece", "prefix": "##", "cleanup": true},

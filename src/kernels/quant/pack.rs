@@ -47,24 +47,57 @@ impl Quantized {
                 found,
             });
         }
+        let group_bytes = GROUP / kind.block() * kind.block_bytes();
+        Ok(Self::of_rows(kind, out, input, |row, group| {
+            let row = &bytes[row * row_bytes..][..row_bytes];
+            let end = row_bytes.min((group + 1) * group_bytes);
+            Row::read(kind, &row[group * group_bytes..end])
+        }))
+    }
+
+    /// The given rows, in that order, as a matrix of their own.
+    ///
+    /// # Panics
+    /// When there is no such row.
+    pub fn take(&self, rows: &[u32]) -> Self {
+        let (lines, runs) = self.layout().extent(self.input / BLOCK);
+        let (record_lines, record_runs) = self.layout().extent(BLOCKS);
+        Self::of_rows(self.kind, rows.len(), self.input, |row, group| {
+            let row = rows[row] as usize;
+            assert!(row < self.out, "row {row} of {}", self.out);
+            let codes = &self.codes[row / PANEL * lines..][..lines][group * record_lines..];
+            let scales = &self.scales[row / PANEL * runs..][..runs][group * record_runs..];
+            let codes = &codes[..record_lines.min(codes.len())];
+            let scales = &scales[..record_runs.min(scales.len())];
+            read_record(self.layout(), codes, scales, row % PANEL)
+        })
+    }
+
+    /// Packs what `row` reads of a row's record.
+    fn of_rows(
+        kind: Kind,
+        out: usize,
+        input: usize,
+        row: impl Fn(usize, usize) -> Row + Sync,
+    ) -> Self {
         let (panels, (lines, runs)) = (out.div_ceil(PANEL), kind.layout().extent(input / BLOCK));
         let (mut codes, mut scales) = (
             vec![Line::ZERO; panels * lines],
             vec![[0; PANEL]; panels * runs],
         );
         let panels = codes.par_chunks_mut(lines).zip(scales.par_chunks_mut(runs));
-        panels
-            .zip(bytes.par_chunks(PANEL * row_bytes))
-            .for_each(|((codes, scales), rows)| {
-                pack_panel(kind, rows, row_bytes, codes, scales);
-            });
-        Ok(Self {
+        panels.enumerate().for_each(|(panel, (codes, scales))| {
+            let first = panel * PANEL;
+            let rows = PANEL.min(out - first);
+            pack_panel(kind, rows, |o, group| row(first + o, group), codes, scales);
+        });
+        Self {
             kind,
             out,
             input,
             codes,
             scales,
-        })
+        }
     }
 
     pub fn kind(&self) -> Kind {
@@ -136,8 +169,14 @@ impl Quantized {
 }
 
 /// Packs 48 rows or fewer.
-fn pack_panel(kind: Kind, rows: &[u8], row_bytes: usize, codes: &mut [Line], scales: &mut [Run]) {
-    let (layout, group_bytes) = (kind.layout(), GROUP / kind.block() * kind.block_bytes());
+fn pack_panel(
+    kind: Kind,
+    rows: usize,
+    row: impl Fn(usize, usize) -> Row,
+    codes: &mut [Line],
+    scales: &mut [Run],
+) {
+    let layout = kind.layout();
     let (lines, runs) = layout.extent(BLOCKS);
     let mut bytes: Codes = [[Line::ZERO; PARTS]; GROUP / 4];
     for (group, (codes, scales)) in codes
@@ -145,11 +184,8 @@ fn pack_panel(kind: Kind, rows: &[u8], row_bytes: usize, codes: &mut [Line], sca
         .zip(scales.chunks_mut(runs))
         .enumerate()
     {
-        for (o, row) in rows.chunks_exact(row_bytes).enumerate() {
-            let row = Row::read(
-                kind,
-                &row[group * group_bytes..row_bytes.min((group + 1) * group_bytes)],
-            );
+        for o in 0..rows {
+            let row = row(o, group);
             for (step, four) in row.codes.as_chunks::<4>().0.iter().enumerate() {
                 bytes[step][o / LANES].0.as_chunks_mut::<4>().0[o % LANES] = *four;
             }

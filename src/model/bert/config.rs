@@ -4,11 +4,12 @@ use std::path::Path;
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use crate::job::spec::{self, Pooling};
 use crate::model::ModelError;
 
-/// The architecture, from `config.json`.
+/// The architecture, from `config.json`. Names are BERT's own.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Config {
     pub hidden_size: usize,
@@ -23,6 +24,57 @@ pub struct Config {
     pub layer_norm_eps: f64,
     #[serde(default)]
     pub hidden_act: Activation,
+    /// Base of nomic-bert's rotary position embedding; BERT's positions have vectors of their own.
+    #[serde(skip)]
+    pub rotary: Option<f64>,
+}
+
+/// nomic-bert (arXiv 2402.01613): rotary positions, gated feed-forward layers, no biases in linear layers.
+#[derive(Deserialize)]
+struct Nomic {
+    n_embd: usize,
+    n_layer: usize,
+    n_head: usize,
+    n_inner: usize,
+    n_positions: usize,
+    vocab_size: usize,
+    #[serde(default = "default_type_vocab_size")]
+    type_vocab_size: usize,
+    #[serde(default = "default_layer_norm_eps")]
+    layer_norm_epsilon: f64,
+    #[serde(default = "default_rotary_base")]
+    rotary_emb_base: f64,
+}
+
+/// Keys of nomic-bert whose other values are other models; a key that is missing has the value that is supported.
+const NOMIC_VARIANTS: [(&str, Variant); 9] = [
+    ("activation_function", Variant::Name("swiglu")),
+    ("rotary_emb_fraction", Variant::Number(1.0)),
+    ("rotary_emb_interleaved", Variant::Flag(false)),
+    ("rotary_scaling_factor", Variant::Nothing),
+    ("prenorm", Variant::Flag(false)),
+    ("qkv_proj_bias", Variant::Flag(false)),
+    ("mlp_fc1_bias", Variant::Flag(false)),
+    ("mlp_fc2_bias", Variant::Flag(false)),
+    ("moe_every_n_layers", Variant::Number(0.0)),
+];
+
+enum Variant {
+    Name(&'static str),
+    Number(f64),
+    Flag(bool),
+    Nothing,
+}
+
+impl Variant {
+    fn is(&self, value: &Value) -> bool {
+        match self {
+            Variant::Name(name) => value.as_str() == Some(name),
+            Variant::Number(number) => value.as_f64() == Some(*number),
+            Variant::Flag(flag) => value.as_bool() == Some(*flag),
+            Variant::Nothing => value.is_null(),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
@@ -35,6 +87,9 @@ pub enum Activation {
     GeluTanh,
     #[serde(rename = "relu")]
     Relu,
+    /// SiLU of a gate, times the rest (SwiGLU).
+    #[serde(skip)]
+    Gated,
 }
 
 /// How vectors are made of the model's output: the model's own files, overridden by the job.
@@ -84,22 +139,16 @@ impl Config {
     pub fn read(folder: &Path) -> Result<Self, ModelError> {
         let path = folder.join("config.json");
         let kind: Kind = require(&path)?;
-        if kind.model_type != "bert" {
-            return Err(error(
-                &path,
-                format!(
-                    "model_type is {}; only bert embedders are supported",
-                    kind.model_type
-                ),
-            ));
-        }
-        if let Some(positions) = kind.position_embedding_type.filter(|p| p != "absolute") {
-            return Err(error(
-                &path,
-                format!("position_embedding_type {positions} is not supported, only absolute"),
-            ));
-        }
-        let config: Self = require(&path)?;
+        let config = match kind.model_type.as_str() {
+            "bert" => bert(&path, kind)?,
+            "nomic_bert" => nomic(&path)?,
+            other => {
+                return Err(error(
+                    &path,
+                    format!("model_type is {other}; only bert and nomic_bert are supported"),
+                ));
+            }
+        };
         if config.num_attention_heads == 0
             || !config
                 .hidden_size
@@ -113,6 +162,41 @@ impl Config {
         }
         Ok(config)
     }
+}
+
+fn bert(path: &Path, kind: Kind) -> Result<Config, ModelError> {
+    if let Some(positions) = kind.position_embedding_type.filter(|p| p != "absolute") {
+        return Err(error(
+            path,
+            format!("position_embedding_type {positions} is not supported, only absolute"),
+        ));
+    }
+    require(path)
+}
+
+fn nomic(path: &Path) -> Result<Config, ModelError> {
+    let keys: Value = require(path)?;
+    for (key, variant) in NOMIC_VARIANTS {
+        if let Some(value) = keys.get(key).filter(|value| !variant.is(value)) {
+            return Err(error(
+                path,
+                format!("a nomic_bert with {key} = {value} is not supported"),
+            ));
+        }
+    }
+    let nomic: Nomic = require(path)?;
+    Ok(Config {
+        hidden_size: nomic.n_embd,
+        num_hidden_layers: nomic.n_layer,
+        num_attention_heads: nomic.n_head,
+        intermediate_size: nomic.n_inner,
+        max_position_embeddings: nomic.n_positions,
+        vocab_size: nomic.vocab_size,
+        type_vocab_size: nomic.type_vocab_size,
+        layer_norm_eps: nomic.layer_norm_epsilon,
+        hidden_act: Activation::Gated,
+        rotary: Some(nomic.rotary_emb_base),
+    })
 }
 
 impl Options {
@@ -207,7 +291,7 @@ fn require<T: DeserializeOwned>(path: &Path) -> Result<T, ModelError> {
     optional(path)?.ok_or_else(|| {
         error(
             path,
-            "not found; models.embedder.model must be a folder with a BERT model".into(),
+            "not found; a BERT model is a folder that holds it".into(),
         )
     })
 }
@@ -230,4 +314,8 @@ fn default_type_vocab_size() -> usize {
 
 fn default_layer_norm_eps() -> f64 {
     1e-12
+}
+
+fn default_rotary_base() -> f64 {
+    1000.0
 }

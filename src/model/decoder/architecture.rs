@@ -1,5 +1,6 @@
 //! What a file says of its model: which family it is of, its sizes, and where the families differ.
 
+use super::files::Files;
 use super::gguf::Gguf;
 use crate::model::ModelError;
 
@@ -48,6 +49,25 @@ pub struct Shape {
     pub kv_heads: usize,
     pub head_dim: usize,
     pub vocabulary: usize,
+}
+
+impl Shape {
+    /// Itself, if its heads can be computed.
+    pub fn checked(self) -> Result<Self, String> {
+        let Self {
+            hidden,
+            heads,
+            kv_heads,
+            head_dim: d,
+            ..
+        } = self;
+        if kv_heads == 0 || d == 0 || d % 2 == 1 || !heads.is_multiple_of(kv_heads) {
+            return Err(format!(
+                "{hidden} dimensions cannot be split into {heads} heads on {kv_heads} keys"
+            ));
+        }
+        Ok(self)
+    }
 }
 
 /// Rotary position embedding of some of the layers.
@@ -190,11 +210,6 @@ fn read_shape(gguf: &Gguf, family: Family) -> Result<Shape, ModelError> {
         None if heads > 0 && hidden.is_multiple_of(heads) => hidden / heads,
         None => 0,
     };
-    if kv_heads == 0 || head_dim == 0 || head_dim % 2 == 1 || !heads.is_multiple_of(kv_heads) {
-        return Err(gguf.error(format!(
-            "{hidden} dimensions cannot be split into {heads} heads on {kv_heads} keys"
-        )));
-    }
     let vocabulary = match gguf.get("tokenizer.ggml.tokens").map(|v| v.to_vec()) {
         Some(Ok(tokens)) => tokens.len(),
         _ => {
@@ -203,7 +218,7 @@ fn read_shape(gguf: &Gguf, family: Family) -> Result<Shape, ModelError> {
             ));
         }
     };
-    Ok(Shape {
+    Shape {
         layers: gguf.count(&key("block_count"))?,
         hidden,
         feed_forward: gguf.count(&key("feed_forward_length"))?,
@@ -211,5 +226,7 @@ fn read_shape(gguf: &Gguf, family: Family) -> Result<Shape, ModelError> {
         kv_heads,
         head_dim,
         vocabulary,
-    })
+    }
+    .checked()
+    .map_err(|message| gguf.error(message))
 }

@@ -13,6 +13,7 @@ use rayon::prelude::*;
 use super::attention::{Keys, attend, each};
 use super::prefix::Prefix;
 use super::sample::{draw, rng};
+use super::shortlist::{Own, Shortlist};
 use super::text::Text;
 use super::transformer::{Heads, Transformer};
 use crate::model::tokenizer::TokenBytes;
@@ -36,6 +37,8 @@ pub struct Group<'a> {
     /// Tokens each row has in `own`.
     added: usize,
     rows: Vec<Row>,
+    /// What the rows may draw, if not every token.
+    words: Option<Own>,
     finished: Vec<Option<Completion>>,
 }
 
@@ -53,6 +56,7 @@ impl<'a> Group<'a> {
     pub fn start(
         model: &Transformer,
         vocabulary: &Vocabulary,
+        shortlist: Option<&Shortlist>,
         request: usize,
         prefix: Arc<Prefix>,
         sampling: &'a Sampling,
@@ -67,7 +71,9 @@ impl<'a> Group<'a> {
             })
             .collect();
         let finished = vec![None; sampling.n];
+        let words = shortlist.map(|list| list.own(&prefix.tokens, &vocabulary.ends));
         let mut group = Self {
+            words,
             request,
             sampling,
             prefix,
@@ -79,8 +85,7 @@ impl<'a> Group<'a> {
         if sampling.max_tokens == 0 {
             group.retain(|_| Some(false))?;
         } else {
-            let logits = model
-                .logits(&group.prefix.last)?
+            let logits = logits(model, shortlist, &group.prefix.last)?
                 .flatten_all()?
                 .to_vec1::<f32>()?;
             let logits: Vec<&[f32]> = group.rows.iter().map(|_| &logits[..]).collect();
@@ -116,12 +121,18 @@ impl<'a> Group<'a> {
 
     /// Draws a token for each row and lets the finished rows leave.
     fn accept(&mut self, vocabulary: &Vocabulary, logits: &[&[f32]]) -> Result<()> {
-        let sampling = self.sampling;
+        let (sampling, words) = (self.sampling, &self.words);
         let drawn: Vec<Option<u32>> = self
             .rows
             .par_iter_mut()
             .zip(logits)
-            .map(|(row, logits)| draw(logits, sampling, &mut row.rng))
+            .map(|(row, logits)| match words {
+                Some(own) => {
+                    let place = draw(&own.pick(logits), sampling, &mut row.rng)?;
+                    Some(own.token(place))
+                }
+                None => draw(logits, sampling, &mut row.rng),
+            })
             .collect();
         let mut drawn = drawn.into_iter();
         if drawn.clone().any(|token| token.is_none()) {
@@ -179,7 +190,12 @@ impl Row {
 }
 
 /// Adds a token to every row of every group; each group has a row.
-pub fn step(model: &Transformer, vocabulary: &Vocabulary, groups: &mut [Group]) -> Result<()> {
+pub fn step(
+    model: &Transformer,
+    vocabulary: &Vocabulary,
+    shortlist: Option<&Shortlist>,
+    groups: &mut [Group],
+) -> Result<()> {
     let ids: Vec<u32> = groups
         .iter()
         .flat_map(|g| g.rows.iter().map(|r| r.last))
@@ -215,12 +231,22 @@ pub fn step(model: &Transformer, vocabulary: &Vocabulary, groups: &mut [Group]) 
             )
         })
     })?;
-    let logits = model.logits(&output)?.flatten_all()?.to_vec1::<f32>()?;
-    let mut logits = logits.chunks_exact(model.shape.vocabulary);
+    let logits = logits(model, shortlist, &output)?;
+    let width = logits.dim(1)?;
+    let logits = logits.flatten_all()?.to_vec1::<f32>()?;
+    let mut logits = logits.chunks_exact(width);
     for group in groups {
         group.added += 1;
         let own: Vec<&[f32]> = logits.by_ref().take(group.rows.len()).collect();
         group.accept(vocabulary, &own)?;
     }
     Ok(())
+}
+
+/// Of the whole vocabulary, or of a shortlist.
+fn logits(model: &Transformer, shortlist: Option<&Shortlist>, x: &Tensor) -> Result<Tensor> {
+    match shortlist {
+        Some(shortlist) => shortlist.logits(model, x),
+        None => model.logits(x),
+    }
 }

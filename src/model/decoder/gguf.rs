@@ -9,6 +9,10 @@ use candle_core::quantized::{QTensor, tokenizer::TokenizerFromGguf};
 use candle_core::{Device, Tensor};
 use tokenizers::Tokenizer;
 
+use super::architecture::{Architecture, Family};
+use super::files::{Files, Language};
+use super::linear::{Matrix, halves, take_rows};
+use super::tokenizer;
 use crate::model::ModelError;
 
 /// An open GGUF file: its metadata, and its tensors on demand.
@@ -70,14 +74,6 @@ impl Gguf {
         Ok(())
     }
 
-    /// An error that names this file.
-    pub fn error(&self, message: String) -> ModelError {
-        ModelError::File {
-            path: self.path.clone(),
-            message,
-        }
-    }
-
     /// The value of a metadata key, if the file has it.
     pub fn get(&self, key: &str) -> Option<&Value> {
         self.content.metadata.get(key)
@@ -111,12 +107,8 @@ impl Gguf {
             .map_err(|e| self.error(format!("metadata key {key}: {e}")))
     }
 
-    pub fn has_tensor(&self, name: &str) -> bool {
-        self.content.tensor_infos.contains_key(name)
-    }
-
     /// The tensor `name`, which must have the given shape (rows first).
-    pub fn tensor(&mut self, name: &str, shape: &[usize]) -> Result<QTensor, ModelError> {
+    fn tensor(&mut self, name: &str, shape: &[usize]) -> Result<QTensor, ModelError> {
         let Some(info) = self.content.tensor_infos.get(name) else {
             return Err(self.error(format!(
                 "tensor {name} is missing; use another conversion of the model"
@@ -128,12 +120,6 @@ impl Gguf {
         }
         let read = self.content.tensor(&mut self.reader, name, &self.device);
         read.map_err(|e| self.error(format!("tensor {name} cannot be read: {e}")))
-    }
-
-    /// The one-dimensional tensor `name` in f32.
-    pub fn vector(&mut self, name: &str, length: usize) -> Result<Tensor, ModelError> {
-        let tensor = self.tensor(name, &[length])?.dequantize(&self.device);
-        tensor.map_err(|e| self.error(format!("tensor {name} cannot be read: {e}")))
     }
 
     /// Replaces a metadata key's value, or adds it.
@@ -156,5 +142,111 @@ impl Gguf {
         let values = self.require(key)?.to_vec();
         let values = values.and_then(|values| values.iter().map(value).collect());
         values.map_err(|e| self.error(format!("metadata key {key}: {e}")))
+    }
+}
+
+impl Files for Gguf {
+    fn error(&self, message: String) -> ModelError {
+        ModelError::File {
+            path: self.path.clone(),
+            message,
+        }
+    }
+
+    fn architecture(&self) -> Result<Architecture, ModelError> {
+        Architecture::read(self)
+    }
+
+    fn language(&mut self) -> Result<Language, ModelError> {
+        let (tokenizer, bytes) = tokenizer::read(self)?;
+        let template = self.string("tokenizer.chat_template").map(String::from);
+        let chat_template = template.map_err(|_| {
+            self.error(
+                "it has no tokenizer.chat_template; use an instruction-tuned model".into(),
+            )
+        })?;
+        let id = |key: &str| match self.get(key) {
+            Some(_) => self.count(key).map(|id| Some(id as u32)),
+            None => Ok(None),
+        };
+        let (bos, eos) = (
+            id("tokenizer.ggml.bos_token_id")?,
+            id("tokenizer.ggml.eos_token_id")?,
+        );
+        let token = |id: Option<u32>| id.and_then(|id| tokenizer.id_to_token(id));
+        Ok(Language {
+            bos: token(bos).unwrap_or_default(),
+            eos: token(eos).unwrap_or_default(),
+            tokenizer,
+            bytes,
+            ends: eos.into_iter().collect(),
+            chat_template,
+        })
+    }
+
+    fn has_tensor(&self, name: &str) -> bool {
+        self.content.tensor_infos.contains_key(name)
+    }
+
+    fn matrix(
+        &mut self,
+        name: &str,
+        out: usize,
+        input: usize,
+        head: Option<usize>,
+    ) -> Result<Matrix, ModelError> {
+        let mut tensor = self.tensor(name, &[out, input])?;
+        let interleaved = self.interleaved(head);
+        let build = || {
+            if let Some(head) = interleaved {
+                tensor = take_rows(&tensor, &halves(out, head))?;
+            }
+            Matrix::new(tensor)
+        };
+        build().map_err(|e| self.error(format!("tensor {name}: {e}")))
+    }
+
+    fn vector(
+        &mut self,
+        name: &str,
+        length: usize,
+        head: Option<usize>,
+    ) -> Result<Tensor, ModelError> {
+        let tensor = self.tensor(name, &[length])?;
+        let interleaved = self.interleaved(head);
+        let build = || {
+            let tensor = tensor.dequantize(&self.device)?;
+            match interleaved {
+                Some(head) => {
+                    let order = Tensor::from_vec(halves(length, head), length, &self.device)?;
+                    tensor.index_select(&order, 0)
+                }
+                None => Ok(tensor),
+            }
+        };
+        build().map_err(|e: candle_core::Error| {
+            self.error(format!("tensor {name} cannot be read: {e}"))
+        })
+    }
+
+    fn rope_factors(
+        &mut self,
+        architecture: &Architecture,
+    ) -> Result<Option<Vec<f32>>, ModelError> {
+        const NAME: &str = "rope_freqs.weight";
+        if !self.has_tensor(NAME) {
+            return Ok(None);
+        }
+        let factors = self.vector(NAME, architecture.shape.head_dim / 2, None)?;
+        let factors = factors.to_vec1().map_err(|e| self.error(e.to_string()))?;
+        Ok(Some(factors))
+    }
+}
+
+impl Gguf {
+    /// Conversions of Llama have the two halves of each head interleaved.
+    fn interleaved(&self, head: Option<usize>) -> Option<usize> {
+        let name = self.string("general.architecture");
+        head.filter(|_| name.is_ok_and(|name| name == Family::Llama.name()))
     }
 }

@@ -1,5 +1,5 @@
-//! Linear layers from GGUF tensors: on the CPU by the kernels of [`quant`](intendex_kernels::quant), elsewhere and for types
-//! these do not know by candle's.
+//! Linear layers: on the CPU by the kernels of [`quant`](intendex_kernels::quant) and [`matrix`](intendex_kernels::matrix),
+//! elsewhere and for types these do not know by candle's.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -9,28 +9,42 @@ use candle_core::{DType, Device, Module, Result, Tensor};
 use rayon::prelude::*;
 
 use super::architecture::Activation;
-use super::gguf::Gguf;
+use super::files::Files;
 use crate::model::ModelError;
 use crate::model::floats::floats;
+use intendex_kernels::matrix;
 use intendex_kernels::quant::{Activations, Kind, Quantized, project};
 use intendex_kernels::vector;
 
-/// A matrix `[out, input]` of a file. Results for a row are the same in every batch, unless candle multiplies.
+/// A matrix `[out, input]` of a file. Results for a row are the same in every batch, if it is packed.
 #[derive(Debug)]
 pub enum Matrix {
     Packed(Quantized),
+    /// f32 on the CPU, elsewhere as stored.
+    Dense(Tensor),
     Candle(QMatMul),
 }
 
 impl Matrix {
     pub fn new(tensor: QTensor) -> Result<Self> {
-        match kind(tensor.dtype()).filter(|_| tensor.device().is_cpu()) {
-            Some(kind) => {
+        let on_cpu = tensor.device().is_cpu();
+        match (kind(tensor.dtype()), tensor.dtype()) {
+            (Some(kind), _) if on_cpu => {
                 let (out, input) = tensor.shape().dims2()?;
                 let packed = Quantized::pack(kind, &tensor.data()?, out, input);
                 Ok(Self::Packed(packed.map_err(candle_core::Error::wrap)?))
             }
-            None => Ok(Self::Candle(QMatMul::from_arc(Arc::new(tensor))?)),
+            (_, GgmlDType::F32 | GgmlDType::F16 | GgmlDType::BF16) if on_cpu => {
+                Self::dense(tensor.dequantize(&tensor.device())?)
+            }
+            _ => Ok(Self::Candle(QMatMul::from_arc(Arc::new(tensor))?)),
+        }
+    }
+
+    pub fn dense(tensor: Tensor) -> Result<Self> {
+        match tensor.device().is_cpu() {
+            true => Ok(Self::Dense(tensor.to_dtype(DType::F32)?.contiguous()?)),
+            false => Ok(Self::Dense(tensor)),
         }
     }
 
@@ -38,6 +52,10 @@ impl Matrix {
     pub fn rows(&self, ids: &[u32], device: &Device) -> Result<Tensor> {
         let packed = match self {
             Self::Packed(packed) => packed,
+            Self::Dense(matrix) => {
+                let ids = Tensor::new(ids, device)?;
+                return matrix.index_select(&ids, 0)?.to_dtype(DType::F32);
+            }
             Self::Candle(matrix) => {
                 let ids = Tensor::new(ids, device)?;
                 return match matrix {
@@ -73,39 +91,54 @@ impl Linear {
 
     /// Reads `{name}.weight` and, if there is one, `{name}.bias`.
     pub fn load(
-        gguf: &mut Gguf,
+        files: &mut dyn Files,
         name: &str,
         out: usize,
         input: usize,
     ) -> std::result::Result<Self, ModelError> {
-        Self::load_rows(gguf, name, out, input, None)
+        Self::read(files, name, out, input, None)
     }
 
-    /// With `interleaved`, the rows of every head of that many are in the order 0, d/2, 1, d/2 + 1, …; they are put
-    /// back in order.
-    pub fn load_rows(
-        gguf: &mut Gguf,
+    /// The same of a layer whose rows are those of heads of `head`, which are rotated by their positions.
+    pub fn load_heads(
+        files: &mut dyn Files,
         name: &str,
         out: usize,
         input: usize,
-        interleaved: Option<usize>,
+        head: usize,
     ) -> std::result::Result<Self, ModelError> {
-        let mut weight = gguf.tensor(&format!("{name}.weight"), &[out, input])?;
+        Self::read(files, name, out, input, Some(head))
+    }
+
+    fn read(
+        files: &mut dyn Files,
+        name: &str,
+        out: usize,
+        input: usize,
+        head: Option<usize>,
+    ) -> std::result::Result<Self, ModelError> {
+        let matrix = files.matrix(&format!("{name}.weight"), out, input, head)?;
         let bias = format!("{name}.bias");
-        let mut bias = match gguf.has_tensor(&bias) {
-            true => Some(gguf.vector(&bias, out)?),
+        let bias = match files.has_tensor(&bias) {
+            true => Some(files.vector(&bias, out, head)?),
             false => None,
         };
-        let build = || {
-            if let Some(head) = interleaved {
-                let order = halves(out, head);
-                weight = take_rows(&weight, &order)?;
-                let order = Tensor::from_vec(order, out, &weight.device())?;
-                bias = bias.map(|b| b.index_select(&order, 0)).transpose()?;
-            }
-            Ok(Self::new(Arc::new(Matrix::new(weight)?), bias))
+        Ok(Self::new(Arc::new(matrix), bias))
+    }
+
+    /// The layer of some outputs only.
+    pub fn take(&self, outputs: &[u32]) -> Result<Self> {
+        let index = |of: &Tensor| Tensor::new(outputs, of.device());
+        let matrix = match &*self.matrix {
+            Matrix::Packed(packed) => Matrix::Packed(packed.take(outputs)),
+            Matrix::Dense(matrix) => Matrix::Dense(matrix.index_select(&index(matrix)?, 0)?),
+            Matrix::Candle(_) => candle_core::bail!("rows of this type of matrix cannot be taken"),
         };
-        build().map_err(|e: candle_core::Error| gguf.error(format!("tensor {name}: {e}")))
+        let bias = match &self.bias {
+            Some(bias) => Some(bias.index_select(&index(bias)?, 0)?),
+            None => None,
+        };
+        Ok(Self::new(Arc::new(matrix), bias))
     }
 
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
@@ -160,7 +193,7 @@ fn packed<'a, const L: usize>(layers: [&'a Linear; L]) -> Option<[&'a Quantized;
     for layer in layers {
         match &*layer.matrix {
             Matrix::Packed(packed) => all.push(packed),
-            Matrix::Candle(_) => return None,
+            Matrix::Dense(_) | Matrix::Candle(_) => return None,
         }
     }
     all.try_into().ok()
@@ -194,12 +227,45 @@ fn multiply<const L: usize>(
 fn one(x: &Tensor, layer: &Linear) -> Result<Tensor> {
     let y = match &*layer.matrix {
         Matrix::Candle(matrix) => matrix.forward(x)?,
+        Matrix::Dense(matrix) if matrix.device().is_cpu() => dense(x, matrix)?,
+        Matrix::Dense(matrix) => {
+            let y = x.to_dtype(matrix.dtype())?.matmul(&matrix.t()?)?;
+            y.to_dtype(DType::F32)?
+        }
         Matrix::Packed(_) => return layer.forward(x),
     };
     match &layer.bias {
         Some(bias) => y.broadcast_add(bias),
         None => Ok(y),
     }
+}
+
+/// x Wᵀ on the CPU, pieces of W over the threads.
+fn dense(x: &Tensor, matrix: &Tensor) -> Result<Tensor> {
+    let (n, input) = x.dims2()?;
+    let out = matrix.dim(0)?;
+    let x = x.contiguous()?;
+    let (rows, weights) = (floats(&x)?, floats(matrix)?);
+    let rows = matrix::Matrix::rows(&rows, n, input, input);
+    let piece = out.div_ceil(8 * rayon::current_num_threads()).max(64);
+    let pieces: Vec<Vec<f32>> = weights
+        .par_chunks(piece * input)
+        .map(|weights| {
+            let width = weights.len() / input;
+            let mut y = vec![0.0; n * width];
+            let weights = matrix::Matrix::rows(weights, width, input, input);
+            matrix::multiply(rows, weights.transposed(), &mut y, width, false);
+            y
+        })
+        .collect();
+    let mut y = Vec::with_capacity(n * out);
+    for row in 0..n {
+        for piece in &pieces {
+            let width = piece.len() / n;
+            y.extend_from_slice(&piece[row * width..][..width]);
+        }
+    }
+    Tensor::from_vec(y, (n, out), &Device::Cpu)
 }
 
 fn kind(dtype: GgmlDType) -> Option<Kind> {
@@ -217,7 +283,7 @@ fn kind(dtype: GgmlDType) -> Option<Kind> {
 }
 
 /// Where the rows of interleaved heads of `head` rows stand, in order.
-fn halves(rows: usize, head: usize) -> Vec<u32> {
+pub fn halves(rows: usize, head: usize) -> Vec<u32> {
     (0..rows)
         .map(|row| {
             let (first, i) = (row / head * head, row % head);
@@ -228,7 +294,7 @@ fn halves(rows: usize, head: usize) -> Vec<u32> {
 }
 
 /// The rows of a quantised matrix in another order. Blocks do not span rows, so nothing is lost.
-fn take_rows(matrix: &QTensor, order: &[u32]) -> Result<QTensor> {
+pub fn take_rows(matrix: &QTensor, order: &[u32]) -> Result<QTensor> {
     let data = matrix.data()?;
     let row = data.len() / matrix.shape().dims()[0];
     let taken: Vec<u8> = order

@@ -345,3 +345,35 @@ fn token_offsets_tile_the_text() {
             .all(|&(a, b)| text.is_char_boundary(a) && text.is_char_boundary(b))
     );
 }
+
+#[test]
+fn a_shortlist_draws_frequent_tokens_and_the_prompts_own() {
+    let folder = TempDir::new().unwrap();
+    for dtype in [GgmlDType::F32, GgmlDType::Q4K] {
+        let path = folder.path().join("model.gguf");
+        tiny::generator(&path, dtype);
+        let with = |shortlist| {
+            let settings = spec::Generator {
+                shortlist,
+                ..settings()
+            };
+            Decoder::load(&path, identity(), &settings, &Device::Cpu).unwrap()
+        };
+        let (all, short) = (with(None), with(Some(300)));
+        let whole = with(Some(all.model.shape.vocabulary));
+        let answers = unwrap(all.generate(&requests()));
+        assert_eq!(unwrap(whole.generate(&requests())), answers);
+        let shorter = unwrap(short.generate(&requests()));
+        assert_ne!(shorter, answers);
+        for (request, together) in requests().into_iter().zip(&shorter) {
+            let allowed = short.encode(&request.0, 0).unwrap();
+            for completion in together {
+                let tokens = short.tokenizer.encode(&completion.text[..], false).unwrap();
+                let known = |id: &u32| *id < 300 || allowed.contains(id);
+                assert!(tokens.get_ids().iter().all(known), "{}", completion.text);
+            }
+            let alone = short.generate(std::slice::from_ref(&request));
+            assert_eq!(unwrap(alone)[0], *together);
+        }
+    }
+}

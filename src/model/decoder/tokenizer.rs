@@ -10,6 +10,7 @@ use tokenizers::models::bpe::{BPE, Vocab};
 use tokenizers::normalizers::{Prepend, Replace, Sequence as Normalizers};
 use tokenizers::{AddedToken, NormalizerWrapper, Tokenizer};
 
+use super::files::Files;
 use super::gguf::Gguf;
 use crate::model::ModelError;
 use crate::model::tokenizer::TokenBytes;

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use candle_core::{Device, Result, Tensor};
 use candle_nn::ops::rms_norm;
 
-use super::architecture::{Architecture, Family, Shape};
-use super::gguf::Gguf;
+use super::architecture::{Architecture, Shape};
+use super::files::Files;
 use super::linear::{Linear, Matrix, forward, gated};
 use super::rope::Table;
 use crate::model::ModelError;
@@ -53,16 +53,15 @@ struct Layer {
 impl Transformer {
     /// Reads the weights; `context` is the number of positions to prepare for.
     pub fn load(
-        gguf: &mut Gguf,
+        files: &mut dyn Files,
         architecture: Architecture,
         context: usize,
         device: &Device,
     ) -> std::result::Result<Self, ModelError> {
         let shape = architecture.shape;
-        let tied = !gguf.has_tensor("output.weight");
+        let tied = !files.has_tensor("output.weight");
         let mut matrix = |name: &str| {
-            let tensor = gguf.tensor(name, &[shape.vocabulary, shape.hidden])?;
-            let matrix = Matrix::new(tensor).map_err(|e| gguf.error(format!("tensor {name}: {e}")));
+            let matrix = files.matrix(name, shape.vocabulary, shape.hidden, None);
             matrix.map(Arc::new)
         };
         let embedding = matrix("token_embd.weight")?;
@@ -70,15 +69,11 @@ impl Transformer {
             true => embedding.clone(),
             false => matrix("output.weight")?,
         };
-        let layers = (0..shape.layers).map(|i| Layer::load(gguf, i, &architecture));
+        let layers = (0..shape.layers).map(|i| Layer::load(files, i, &architecture));
         let layers = layers.collect::<std::result::Result<Vec<_>, _>>()?;
-        let norm = gguf.vector("output_norm.weight", shape.hidden)?;
-        let factors = match gguf.has_tensor("rope_freqs.weight") {
-            true => Some(gguf.vector("rope_freqs.weight", shape.head_dim / 2)?),
-            false => None,
-        };
+        let norm = files.vector("output_norm.weight", shape.hidden, None)?;
+        let factors = files.rope_factors(&architecture)?;
         let build = || {
-            let factors = factors.map(|f| f.to_vec1::<f32>()).transpose()?;
             let table = |rope, factors| Table::new(context, shape.head_dim, rope, factors, device);
             Ok(Self {
                 architecture,
@@ -95,7 +90,7 @@ impl Transformer {
                     .transpose()?,
             })
         };
-        build().map_err(|e: candle_core::Error| gguf.error(format!("cannot be prepared: {e}")))
+        build().map_err(|e: candle_core::Error| files.error(format!("cannot be prepared: {e}")))
     }
 
     /// Query heads that share a key head.
@@ -176,14 +171,23 @@ impl Transformer {
 
     /// Logits `[n, vocabulary]` of outputs of [`Transformer::forward`] `[n, hidden]`.
     pub fn logits(&self, x: &Tensor) -> Result<Tensor> {
-        self.output
-            .forward(&self.norm(&x.contiguous()?, &self.norm)?)
+        self.output.forward(&self.normalised(x)?)
+    }
+
+    /// What the output layer takes of outputs of [`Transformer::forward`].
+    pub fn normalised(&self, x: &Tensor) -> Result<Tensor> {
+        self.norm(&x.contiguous()?, &self.norm)
+    }
+
+    /// The output layer of some tokens only.
+    pub fn output_of(&self, tokens: &[u32]) -> Result<Linear> {
+        self.output.take(tokens)
     }
 }
 
 impl Layer {
     fn load(
-        gguf: &mut Gguf,
+        files: &mut dyn Files,
         i: usize,
         architecture: &Architecture,
     ) -> std::result::Result<Self, ModelError> {
@@ -197,34 +201,32 @@ impl Layer {
         } = architecture.shape;
         let (wide, narrow) = (heads * head_dim, kv_heads * head_dim);
         let name = |part: &str| format!("blk.{i}.{part}");
-        let qk_norm = match gguf.has_tensor(&name("attn_q_norm.weight")) {
+        let qk_norm = match files.has_tensor(&name("attn_q_norm.weight")) {
             true => Some((
-                gguf.vector(&name("attn_q_norm.weight"), head_dim)?,
-                gguf.vector(&name("attn_k_norm.weight"), head_dim)?,
+                files.vector(&name("attn_q_norm.weight"), head_dim, None)?,
+                files.vector(&name("attn_k_norm.weight"), head_dim, None)?,
             )),
             false => None,
         };
-        let post_norms = match gguf.has_tensor(&name("post_attention_norm.weight")) {
+        let post_norms = match files.has_tensor(&name("post_attention_norm.weight")) {
             true => Some((
-                gguf.vector(&name("post_attention_norm.weight"), hidden)?,
-                gguf.vector(&name("post_ffw_norm.weight"), hidden)?,
+                files.vector(&name("post_attention_norm.weight"), hidden, None)?,
+                files.vector(&name("post_ffw_norm.weight"), hidden, None)?,
             )),
             false => None,
         };
-        // Conversions of Llama have the two halves of each head interleaved.
-        let interleaved = (architecture.family == Family::Llama).then_some(head_dim);
         Ok(Self {
-            attention_norm: gguf.vector(&name("attn_norm.weight"), hidden)?,
-            q: Linear::load_rows(gguf, &name("attn_q"), wide, hidden, interleaved)?,
-            k: Linear::load_rows(gguf, &name("attn_k"), narrow, hidden, interleaved)?,
-            v: Linear::load(gguf, &name("attn_v"), narrow, hidden)?,
+            attention_norm: files.vector(&name("attn_norm.weight"), hidden, None)?,
+            q: Linear::load_heads(files, &name("attn_q"), wide, hidden, head_dim)?,
+            k: Linear::load_heads(files, &name("attn_k"), narrow, hidden, head_dim)?,
+            v: Linear::load(files, &name("attn_v"), narrow, hidden)?,
             qk_norm,
-            o: Linear::load(gguf, &name("attn_output"), hidden, wide)?,
+            o: Linear::load(files, &name("attn_output"), hidden, wide)?,
             post_norms,
-            feed_forward_norm: gguf.vector(&name("ffn_norm.weight"), hidden)?,
-            gate: Linear::load(gguf, &name("ffn_gate"), feed_forward, hidden)?,
-            up: Linear::load(gguf, &name("ffn_up"), feed_forward, hidden)?,
-            down: Linear::load(gguf, &name("ffn_down"), hidden, feed_forward)?,
+            feed_forward_norm: files.vector(&name("ffn_norm.weight"), hidden, None)?,
+            gate: Linear::load(files, &name("ffn_gate"), feed_forward, hidden)?,
+            up: Linear::load(files, &name("ffn_up"), feed_forward, hidden)?,
+            down: Linear::load(files, &name("ffn_down"), hidden, feed_forward)?,
         })
     }
 }

@@ -96,7 +96,7 @@ fn a_generator_is_a_file_or_the_only_one_of_a_folder() {
     assert_eq!(
         generator(&generator_settings(folder.path()), true)
             .unwrap()
-            .gguf,
+            .path,
         path
     );
 
@@ -108,7 +108,7 @@ fn a_generator_is_a_file_or_the_only_one_of_a_folder() {
     assert!(
         generator(&settings, true)
             .unwrap()
-            .gguf
+            .path
             .ends_with("other.gguf")
     );
 }
