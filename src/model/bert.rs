@@ -89,9 +89,7 @@ impl BertEmbedder {
             TextKind::Document => &self.options.document_prefix,
         };
         let texts = texts.iter().map(|text| format!("{prefix}{text}").into());
-        self.reader
-            .read(texts.collect())
-            .map_err(|e| self.error(e))
+        self.reader.read(texts.collect()).map_err(|e| self.error(e))
     }
 
     /// Vectors of the inputs, in order.

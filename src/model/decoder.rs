@@ -88,9 +88,9 @@ impl Decoder {
         } = language;
         let model = Transformer::load(files, architecture, context, device)?;
         let frequent = settings.shortlist.map(|n| Frequent::new(&model, n));
-        let frequent = frequent.transpose().map_err(|e| {
-            files.error(format!("{e}; leave models.generator.shortlist out"))
-        })?;
+        let frequent = frequent
+            .transpose()
+            .map_err(|e| files.error(format!("{e}; leave models.generator.shortlist out")))?;
         let shape = model.shape;
         let token_bytes = shape.layers * 2 * shape.kv_heads * shape.head_dim * size_of::<f32>();
         let cache_tokens = CACHE_BYTES / token_bytes;
@@ -248,7 +248,8 @@ impl Generate for Decoder {
                 results[request] = Ok(group.finish());
             }
             if !groups.is_empty()
-                && let Err(error) = generate::step(&self.model, &self.vocabulary, shortlist, &mut groups)
+                && let Err(error) =
+                    generate::step(&self.model, &self.vocabulary, shortlist, &mut groups)
             {
                 groups
                     .drain(..)

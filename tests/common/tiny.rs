@@ -353,13 +353,27 @@ pub fn embedder_of(folder: &Path, prefix: &str, seed: u64) {
 pub fn heads(folder: &Path) {
     let path = folder.join("model.safetensors");
     let mut tensors = candle_core::safetensors::load(&path, &Device::Cpu).unwrap();
-    let (vocabulary, hidden) = tensors["embeddings.word_embeddings.weight"].dims2().unwrap();
+    let (vocabulary, hidden) = tensors["embeddings.word_embeddings.weight"]
+        .dims2()
+        .unwrap();
     let mut random = Random::new(9);
     for (name, shape, size) in [
-        ("cls.predictions.transform.dense.weight", vec![hidden, hidden], 0.125),
+        (
+            "cls.predictions.transform.dense.weight",
+            vec![hidden, hidden],
+            0.125,
+        ),
         ("cls.predictions.transform.dense.bias", vec![hidden], 0.1),
-        ("cls.predictions.transform.LayerNorm.gamma", vec![hidden], 0.2),
-        ("cls.predictions.transform.LayerNorm.beta", vec![hidden], 0.1),
+        (
+            "cls.predictions.transform.LayerNorm.gamma",
+            vec![hidden],
+            0.2,
+        ),
+        (
+            "cls.predictions.transform.LayerNorm.beta",
+            vec![hidden],
+            0.1,
+        ),
         ("cls.predictions.bias", vec![vocabulary], 0.5),
         ("pooler.dense.weight", vec![hidden, hidden], 0.125),
         ("pooler.dense.bias", vec![hidden], 0.1),
@@ -376,7 +390,11 @@ pub fn nomic(folder: &Path) {
     let read = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap();
     let config: serde_json::Value = serde_json::from_str(&read("config.json")).unwrap();
     let size = |key: &str| config[key].as_u64().unwrap() as usize;
-    let (hidden, wide, layers) = (size("hidden_size"), size("intermediate_size"), size("num_hidden_layers"));
+    let (hidden, wide, layers) = (
+        size("hidden_size"),
+        size("intermediate_size"),
+        size("num_hidden_layers"),
+    );
     let nomic = json!({
         "model_type": "nomic_bert", "n_embd": hidden, "n_layer": layers, "n_head": size("num_attention_heads"),
         "n_inner": wide, "n_positions": size("max_position_embeddings"), "vocab_size": size("vocab_size"),
@@ -394,11 +412,20 @@ pub fn nomic(folder: &Path) {
         rename(name.clone(), name);
     }
     for part in ["weight", "bias"] {
-        rename(format!("embeddings.LayerNorm.{part}"), format!("emb_ln.{part}"));
+        rename(
+            format!("embeddings.LayerNorm.{part}"),
+            format!("emb_ln.{part}"),
+        );
         for i in 0..layers {
             let name = |norm: &str| format!("encoder.layer.{i}.{norm}.{part}");
-            rename(name("attention.output.LayerNorm"), format!("encoder.layers.{i}.norm1.{part}"));
-            rename(name("output.LayerNorm"), format!("encoder.layers.{i}.norm2.{part}"));
+            rename(
+                name("attention.output.LayerNorm"),
+                format!("encoder.layers.{i}.norm1.{part}"),
+            );
+            rename(
+                name("output.LayerNorm"),
+                format!("encoder.layers.{i}.norm2.{part}"),
+            );
         }
     }
     for i in 0..layers {

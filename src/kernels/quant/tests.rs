@@ -61,14 +61,19 @@ fn rows_that_are_taken_are_packed_as_from_the_file() {
             let weights = Quantized::pack(kind, &bytes, out, input).unwrap();
             let rows: Vec<u32> = (0..60).map(|i| i * 37 % 101).collect();
             let row_bytes = kind.row_bytes(input).unwrap();
-            let taken = rows.iter().flat_map(|&row| &bytes[row as usize * row_bytes..][..row_bytes]);
+            let taken = rows
+                .iter()
+                .flat_map(|&row| &bytes[row as usize * row_bytes..][..row_bytes]);
             let taken: Vec<u8> = taken.copied().collect();
             let expected = Quantized::pack(kind, &taken, rows.len(), input).unwrap();
             let x = random_rows(3, input, &mut random);
             let product = |weights| product(Path::best(), 2, weights, &x);
             let taken = weights.take(&rows);
             assert_eq!(product(&taken), product(&expected), "{kind:?} {input}");
-            assert_eq!((taken.kind(), taken.out(), taken.bytes()), (kind, 60, expected.bytes()));
+            assert_eq!(
+                (taken.kind(), taken.out(), taken.bytes()),
+                (kind, 60, expected.bytes())
+            );
         }
     }
 }

@@ -151,10 +151,9 @@ impl Encoder {
         let types = Tensor::new(types.collect::<Vec<_>>(), &self.device)?;
         let embedded = (self.words.index_select(&ids, 0)? + self.types.index_select(&types, 0)?)?;
         let (embedded, rotary) = match &self.positions {
-            Positions::Learned(table) => (
-                (embedded + table.index_select(&packing.places, 0)?)?,
-                None,
-            ),
+            Positions::Learned(table) => {
+                ((embedded + table.index_select(&packing.places, 0)?)?, None)
+            }
             Positions::Rotary(rotary) => (embedded, Some(rotary.at(&packing.places)?)),
         };
         let mut x = self.norm.forward(&embedded)?;

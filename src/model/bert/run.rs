@@ -55,7 +55,11 @@ pub fn run<T: Send>(
         rest.reverse();
         halving(rest, one)?
     };
-    let mut all: Vec<(usize, T)> = batches.into_iter().flatten().zip(results.into_iter().flatten()).collect();
+    let mut all: Vec<(usize, T)> = batches
+        .into_iter()
+        .flatten()
+        .zip(results.into_iter().flatten())
+        .collect();
     all.sort_by_key(|(i, _)| *i);
     Ok(all.into_iter().map(|(_, result)| result).collect())
 }
@@ -81,7 +85,10 @@ fn halving<T>(
             }
             Err(e) if batch.len() > 1 && is_out_of_memory(&e) => {
                 items = batch.len() / 2;
-                tracing::warn!("the device's memory is too small for {} texts at once", batch.len());
+                tracing::warn!(
+                    "the device's memory is too small for {} texts at once",
+                    batch.len()
+                );
                 rest.push(batch);
             }
             Err(e) => return Err(e),
@@ -118,14 +125,18 @@ mod tests {
         let (batches, results) = halving(batches, run).unwrap();
         let items: Vec<usize> = batches.concat();
         assert_eq!(items, (0..18).collect::<Vec<_>>());
-        assert_eq!(results.concat(), items.iter().map(|i| i * 10).collect::<Vec<_>>());
+        assert_eq!(
+            results.concat(),
+            items.iter().map(|i| i * 10).collect::<Vec<_>>()
+        );
         assert_eq!(tried.into_inner(), [10, 5, 2, 1, 2, 2, 1, 2, 2, 2, 2, 2]);
     }
 
     #[test]
     fn one_text_that_does_not_fit_and_other_errors_end_it() {
         for (batch, message) in [(vec![0], "out of memory"), (vec![0, 1], "no such kernel")] {
-            let run = |_: &[usize]| -> Result<Vec<()>> { Err(candle_core::Error::Msg(message.into())) };
+            let run =
+                |_: &[usize]| -> Result<Vec<()>> { Err(candle_core::Error::Msg(message.into())) };
             let error = halving(vec![batch], run).unwrap_err();
             assert!(error.to_string().contains(message));
         }

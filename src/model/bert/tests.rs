@@ -222,7 +222,11 @@ fn a_vector_that_is_not_finite_names_its_text() {
         .get_mut("embeddings.word_embeddings.weight")
         .unwrap();
     let mut rows = words.to_vec2::<f32>().unwrap();
-    let id = load(folder.path()).reader.tokenizer.token_to_id("law").unwrap();
+    let id = load(folder.path())
+        .reader
+        .tokenizer
+        .token_to_id("law")
+        .unwrap();
     rows[id as usize][0] = f32::NAN;
     *words = Tensor::new(rows, &Device::Cpu).unwrap();
     candle_core::safetensors::save(&tensors, &path).unwrap();
@@ -516,9 +520,8 @@ fn eight_bits_stay_near_and_do_not_depend_on_the_batch() {
         let (full, eight) = (load(&folder), load_with(&folder, &int8).unwrap());
         let texts = texts();
         let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
-        let embed = |e: &BertEmbedder, texts: &[&str]| {
-            e.embed(texts, TextKind::Document).unwrap().vectors
-        };
+        let embed =
+            |e: &BertEmbedder, texts: &[&str]| e.embed(texts, TextKind::Document).unwrap().vectors;
         let (full, all) = (embed(&full, &texts), embed(&eight, &texts));
         for (i, text) in texts.iter().enumerate() {
             let cosine = cosine(full.row(i), all.row(i));

@@ -28,7 +28,6 @@ pub struct Folder {
 /// `config.json`.
 #[derive(Debug, Deserialize)]
 struct Config {
-    model_type: String,
     hidden_size: usize,
     intermediate_size: usize,
     num_hidden_layers: usize,
@@ -147,7 +146,9 @@ impl Folder {
     }
 
     fn load(&self, name: &str, shape: &[usize]) -> Result<Tensor, ModelError> {
-        let theirs = self.name(name).filter(|theirs| self.tensors.get(theirs).is_ok());
+        let theirs = self
+            .name(name)
+            .filter(|theirs| self.tensors.get(theirs).is_ok());
         let Some(theirs) = theirs else {
             let name = self.name(name).unwrap_or(name.into());
             return Err(self.error(format!(
@@ -167,7 +168,11 @@ impl Folder {
 
     /// A parameter of the rotary embedding, of those that see everything or of the local layers.
     fn rope(&self, local: bool, key: &str) -> Option<&Value> {
-        let kind = if local { "sliding_attention" } else { "full_attention" };
+        let kind = if local {
+            "sliding_attention"
+        } else {
+            "full_attention"
+        };
         let all = self.config.rope_parameters.as_ref();
         let own = all.map(|all| all.get(kind).unwrap_or(all));
         let scaling = self.config.rope_scaling.as_ref().filter(|_| !local);
@@ -175,7 +180,9 @@ impl Folder {
     }
 
     fn rope_kind(&self) -> &str {
-        let kind = self.rope(false, "rope_type").or_else(|| self.rope(false, "type"));
+        let kind = self
+            .rope(false, "rope_type")
+            .or_else(|| self.rope(false, "type"));
         kind.and_then(Value::as_str).unwrap_or("default")
     }
 
@@ -226,40 +233,60 @@ impl Files for Folder {
             }
         };
         let base = self.base(false, config.rope_theta, if gemma { 1e6 } else { 1e4 });
-        let window = config.sliding_window.filter(|_| gemma).map(|tokens| Window {
-            tokens: tokens.max(1),
-            global_every: config.sliding_window_pattern.unwrap_or(6).max(1),
-            rope: Rope {
-                base: self.base(true, config.rope_local_base_freq, 1e4),
-                factor: 1.0,
-            },
-        });
+        let window = config
+            .sliding_window
+            .filter(|_| gemma)
+            .map(|tokens| Window {
+                tokens: tokens.max(1),
+                global_every: config.sliding_window_pattern.unwrap_or(6).max(1),
+                rope: Rope {
+                    base: self.base(true, config.rope_local_base_freq, 1e4),
+                    factor: 1.0,
+                },
+            });
         let scalar = config.query_pre_attn_scalar.filter(|_| gemma);
         Ok(Architecture {
             family: self.family,
-            activation: if gemma { Activation::Gelu } else { Activation::Silu },
+            activation: if gemma {
+                Activation::Gelu
+            } else {
+                Activation::Silu
+            },
             shape,
             context: config.max_position_embeddings,
             epsilon: config.rms_norm_eps,
             rope: Rope { base, factor },
             window,
             query_scale: scalar.unwrap_or(shape.head_dim as f64).powf(-0.5),
-            embedding_scale: if gemma { (shape.hidden as f64).sqrt() } else { 1.0 },
+            embedding_scale: if gemma {
+                (shape.hidden as f64).sqrt()
+            } else {
+                1.0
+            },
         })
     }
 
     fn language(&mut self) -> Result<Language, ModelError> {
         let path = self.path.join("tokenizer.json");
         let tokenizer = tokenizer::read(&path)?;
-        let bytes = token_bytes(&tokenizer)
-            .ok_or_else(|| error(&path, "neither byte-level nor with byte fallback; not supported".into()))?;
+        let bytes = token_bytes(&tokenizer).ok_or_else(|| {
+            error(
+                &path,
+                "neither byte-level nor with byte fallback; not supported".into(),
+            )
+        })?;
         let config: TokenizerConfig =
             optional(&self.path.join("tokenizer_config.json"))?.unwrap_or_default();
         let generation: GenerationConfig =
             optional(&self.path.join("generation_config.json"))?.unwrap_or_default();
         let mut ends = Vec::new();
-        for ids in [&generation.eos_token_id, &self.config.eos_token_id].into_iter().flatten() {
-            let ids = ids.as_array().map_or(std::slice::from_ref(ids), Vec::as_slice);
+        for ids in [&generation.eos_token_id, &self.config.eos_token_id]
+            .into_iter()
+            .flatten()
+        {
+            let ids = ids
+                .as_array()
+                .map_or(std::slice::from_ref(ids), Vec::as_slice);
             ends.extend(ids.iter().filter_map(Value::as_u64).map(|id| id as u32));
         }
         let (bos, eos) = (text(&config.bos_token), text(&config.eos_token));
@@ -267,7 +294,9 @@ impl Files for Folder {
         let file = self.path.join("chat_template.jinja");
         let chat_template = match std::fs::read_to_string(&file) {
             Ok(template) => Some(template),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => config.chat_template.and_then(template),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                config.chat_template.and_then(template)
+            }
             Err(e) => return Err(error(&file, e.to_string())),
         };
         let chat_template = chat_template.ok_or_else(|| {
@@ -284,7 +313,8 @@ impl Files for Folder {
     }
 
     fn has_tensor(&self, name: &str) -> bool {
-        self.name(name).is_some_and(|name| self.tensors.get(&name).is_ok())
+        self.name(name)
+            .is_some_and(|name| self.tensors.get(&name).is_ok())
     }
 
     fn matrix(
@@ -385,5 +415,7 @@ fn optional<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, ModelError> {
         Err(e) => return Err(error(path, format!("cannot be read: {e}"))),
     };
     let value = serde_json::from_str(&text);
-    value.map(Some).map_err(|e| error(path, format!("{e}; fetch the model again")))
+    value
+        .map(Some)
+        .map_err(|e| error(path, format!("{e}; fetch the model again")))
 }

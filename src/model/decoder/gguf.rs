@@ -161,9 +161,7 @@ impl Files for Gguf {
         let (tokenizer, bytes) = tokenizer::read(self)?;
         let template = self.string("tokenizer.chat_template").map(String::from);
         let chat_template = template.map_err(|_| {
-            self.error(
-                "it has no tokenizer.chat_template; use an instruction-tuned model".into(),
-            )
+            self.error("it has no tokenizer.chat_template; use an instruction-tuned model".into())
         })?;
         let id = |key: &str| match self.get(key) {
             Some(_) => self.count(key).map(|id| Some(id as u32)),

@@ -86,7 +86,11 @@ impl Own {
     /// The logits that may be drawn, of a row of the shortlist's.
     pub fn pick(&self, logits: &[f32]) -> Vec<f32> {
         let rare = self.rare.iter().map(|&(_, place)| logits[place]);
-        logits[..self.frequent].iter().copied().chain(rare).collect()
+        logits[..self.frequent]
+            .iter()
+            .copied()
+            .chain(rare)
+            .collect()
     }
 
     /// The token of a place among those logits.

@@ -94,7 +94,10 @@ fn safetensors_answer_like_gguf() {
             if family == "qwen2" {
                 std::fs::remove_file(folder.path().join(expected[1])).unwrap();
                 let message = source::generator(&settings, true).unwrap_err().to_string();
-                assert!(message.contains("model-00001-of-00002.safetensors: is missing"), "{message}");
+                assert!(
+                    message.contains("model-00001-of-00002.safetensors: is missing"),
+                    "{message}"
+                );
             }
         }
     }
@@ -105,7 +108,10 @@ fn safetensors(gguf: &Path, folder: &Path, dtype: DType) {
     let mut files = Gguf::open(gguf, &Device::Cpu).unwrap();
     let a = files.architecture().unwrap();
     let language = files.language().unwrap();
-    language.tokenizer.save(folder.join("tokenizer.json"), false).unwrap();
+    language
+        .tokenizer
+        .save(folder.join("tokenizer.json"), false)
+        .unwrap();
     let write = |name: &str, value: serde_json::Value| {
         std::fs::write(folder.join(name), value.to_string()).unwrap()
     };
@@ -155,12 +161,19 @@ fn safetensors(gguf: &Path, folder: &Path, dtype: DType) {
         let file = format!("model-0000{}-of-00002.safetensors", i + 1);
         candle_core::safetensors::save(shard, folder.join(file)).unwrap();
     }
-    write("model.safetensors.index.json", serde_json::json!({ "weight_map": places }));
+    write(
+        "model.safetensors.index.json",
+        serde_json::json!({ "weight_map": places }),
+    );
 }
 
 fn theirs(name: &str, gemma: bool) -> String {
     let mut name = name.to_owned();
-    let norm = if gemma { "pre_feedforward_layernorm" } else { "post_attention_layernorm" };
+    let norm = if gemma {
+        "pre_feedforward_layernorm"
+    } else {
+        "post_attention_layernorm"
+    };
     for (ours, theirs) in [
         ("token_embd", "model.embed_tokens"),
         ("output_norm", "model.norm"),
@@ -206,7 +219,14 @@ fn llama_3s_frequencies_are_stretched() {
     assert!(factors[..14].iter().all(|&f| f == 1.0), "{factors:?}");
     assert!(factors[18..].iter().all(|&f| f == 8.0), "{factors:?}");
     assert!(factors[14..18].is_sorted(), "{factors:?}");
-    std::fs::write(&path, config.replace(r#""rope_scaling":null"#, r#""rope_scaling":{"type":"yarn"}"#)).unwrap();
+    std::fs::write(
+        &path,
+        config.replace(
+            r#""rope_scaling":null"#,
+            r#""rope_scaling":{"type":"yarn"}"#,
+        ),
+    )
+    .unwrap();
     let message = Folder::open(folder.path(), &Device::Cpu)
         .and_then(|files| files.architecture().map(|_| ()))
         .unwrap_err()
