@@ -133,10 +133,15 @@ def embedder(args, folder: pathlib.Path, peer: str, texts: list[str]) -> None:
         for _ in range(args.runs):
             a, b = ours.ask(texts=texts), theirs.ask(texts=texts, max_tokens=256)
             pairs.append((a, b, len(texts), len(texts)))
-        report("MiniLM: 2,000 chunks", "chunks/s", pairs)
+        report(f"{folder.name}: {len(texts)} chunks", "chunks/s", pairs)
         a, b, dim = pairs[0][0]["vectors"], pairs[0][1]["vectors"], pairs[0][0]["dim"]
         cosines = [sum(x * y for x, y in zip(a[i : i + dim], b[i : i + dim])) for i in range(0, len(a), dim)]
-        print(f"MiniLM: lowest cosine to the peer's vectors {min(cosines):.6f}")
+        print(f"{folder.name}: lowest cosine to the peer's vectors {min(cosines):.6f}")
+
+
+def is_embedder(folder: pathlib.Path) -> bool:
+    config = folder / "config.json"
+    return config.exists() and json.loads(config.read_text()).get("architectures") == ["BertModel"]
 
 
 def main() -> None:
@@ -154,7 +159,7 @@ def main() -> None:
     print(f"{'':<34}{'ours':>9}{'peer':>9} {'':<9}{'ratio':>6}  {'spread':<13} {'MiB':>6}{'peer':>7}")
     for name, wanted, peer, run in [
         ("llama.cpp", lambda p: (p / "model.gguf").exists(), "INTENDEX_LLAMA_PYTHON", decoder),
-        ("ONNX Runtime", lambda p: (p / "model.safetensors").exists(), "INTENDEX_ONNX_PYTHON", embedder),
+        ("ONNX Runtime", is_embedder, "INTENDEX_ONNX_PYTHON", embedder),
     ]:
         python = os.environ.get(peer)
         if not python:

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 use tempfile::TempDir;
 
-use super::writer::PART_BYTES;
+use super::writer::{FAN_IN, PART_BYTES};
 use super::*;
 
 const WEIGHTS: SparseWeights = SparseWeights {
@@ -15,9 +15,9 @@ const TEXT: SparseWeights = SparseWeights {
     queries: 0.0,
 };
 
-fn build(dir: &Path, texts: &[String], part_bytes: usize) -> SparseIndex {
+fn build(dir: &Path, texts: &[String], part_bytes: usize, fan_in: usize) -> SparseIndex {
     let mut writer =
-        SparseWriter::with_part_bytes(dir, SparseLanguage::English, part_bytes).unwrap();
+        SparseWriter::with_parts(dir, SparseLanguage::English, part_bytes, fan_in).unwrap();
     for (i, text) in texts.iter().enumerate() {
         let chunk_id = format!("d#{i}");
         let queries = ["what is a quokka", "who eats leaves"];
@@ -40,7 +40,7 @@ fn build(dir: &Path, texts: &[String], part_bytes: usize) -> SparseIndex {
 fn indexed(texts: &[&str]) -> (TempDir, SparseIndex) {
     let dir = TempDir::new().unwrap();
     let texts: Vec<String> = texts.iter().map(|text| (*text).to_owned()).collect();
-    let index = build(&dir.path().join("sparse"), &texts, PART_BYTES);
+    let index = build(&dir.path().join("sparse"), &texts, PART_BYTES, FAN_IN);
     (dir, index)
 }
 
@@ -170,11 +170,11 @@ proptest! {
     /// Parts and their merging change neither order nor scores.
     #[test]
     fn an_index_in_many_parts_is_the_index_in_one(
-        texts in prop::collection::vec("[a-e]{1,2}( [a-e]{1,2}){0,6}", 1..12)
+        texts in prop::collection::vec("[a-e]{1,2}( [a-e]{1,2}){0,6}", 1..30)
     ) {
         let dir = TempDir::new().unwrap();
-        let whole = build(&dir.path().join("whole"), &texts, PART_BYTES);
-        let parts = build(&dir.path().join("parts"), &texts, 0);
+        let whole = build(&dir.path().join("whole"), &texts, PART_BYTES, FAN_IN);
+        let parts = build(&dir.path().join("parts"), &texts, 0, 3);
         for query in ["a b c", "ab", "e dd quokka"] {
             prop_assert_eq!(whole.search(query, 20, WEIGHTS).unwrap(), parts.search(query, 20, WEIGHTS).unwrap());
         }

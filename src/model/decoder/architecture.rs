@@ -96,7 +96,6 @@ pub enum Activation {
 
 #[derive(Debug, Clone, Copy)]
 pub struct Architecture {
-    pub family: Family,
     pub activation: Activation,
     pub shape: Shape,
     /// Positions the model was trained on.
@@ -139,7 +138,6 @@ impl Architecture {
             false => shape.head_dim,
         };
         Ok(Self {
-            family,
             activation: if gemma {
                 Activation::Gelu
             } else {

@@ -246,7 +246,6 @@ impl Files for Folder {
             });
         let scalar = config.query_pre_attn_scalar.filter(|_| gemma);
         Ok(Architecture {
-            family: self.family,
             activation: if gemma {
                 Activation::Gelu
             } else {

@@ -68,7 +68,7 @@ fn safetensors_answer_like_gguf() {
             let folder = TempDir::new().unwrap();
             let gguf = folder.path().join("model.gguf");
             tiny::generator_of(&gguf, family, GgmlDType::F32);
-            safetensors(&gguf, folder.path(), dtype);
+            safetensors(&gguf, family, folder.path(), dtype);
             let mut settings = settings();
             settings.model = folder.path().display().to_string();
             let found = source::generator(&settings, true);
@@ -104,7 +104,7 @@ fn safetensors_answer_like_gguf() {
 }
 
 /// Writes what a GGUF file of the tiny model holds as transformers would, in two shards.
-fn safetensors(gguf: &Path, folder: &Path, dtype: DType) {
+fn safetensors(gguf: &Path, family: &str, folder: &Path, dtype: DType) {
     let mut files = Gguf::open(gguf, &Device::Cpu).unwrap();
     let a = files.architecture().unwrap();
     let language = files.language().unwrap();
@@ -122,11 +122,11 @@ fn safetensors(gguf: &Path, folder: &Path, dtype: DType) {
             "bos_token": { "content": language.bos }, "eos_token": language.eos,
         }),
     );
-    let gemma = a.family.name() == "gemma3";
+    let gemma = family == "gemma3";
     write(
         "config.json",
         serde_json::json!({
-            "model_type": if gemma { "gemma3_text" } else { a.family.name() },
+            "model_type": if gemma { "gemma3_text" } else { family },
             "hidden_size": a.shape.hidden, "intermediate_size": a.shape.feed_forward,
             "num_hidden_layers": a.shape.layers, "num_attention_heads": a.shape.heads,
             "num_key_value_heads": a.shape.kv_heads, "head_dim": a.shape.head_dim,
@@ -143,7 +143,7 @@ fn safetensors(gguf: &Path, folder: &Path, dtype: DType) {
     for name in content.tensor_infos.keys() {
         let tensor = content.tensor(&mut file, name, &Device::Cpu).unwrap();
         let mut tensor = tensor.dequantize(&Device::Cpu).unwrap();
-        if a.family.name() == "llama" && (name.contains("attn_q.") || name.contains("attn_k.")) {
+        if family == "llama" && (name.contains("attn_q.") || name.contains("attn_k.")) {
             let order = linear::halves(tensor.dim(0).unwrap(), a.shape.head_dim);
             let order = Tensor::new(order, &Device::Cpu).unwrap();
             tensor = tensor.index_select(&order, 0).unwrap();
@@ -205,7 +205,7 @@ fn llama_3s_frequencies_are_stretched() {
     let folder = TempDir::new().unwrap();
     let gguf = folder.path().join("model.gguf");
     tiny::generator_of(&gguf, "llama", GgmlDType::F32);
-    safetensors(&gguf, folder.path(), DType::F32);
+    safetensors(&gguf, "llama", folder.path(), DType::F32);
     let path = folder.path().join("config.json");
     let config = std::fs::read_to_string(&path).unwrap();
     let scaling = r#""rope_scaling":{"rope_type":"llama3","factor":8.0,"low_freq_factor":1.0,"high_freq_factor":4.0,
