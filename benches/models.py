@@ -5,7 +5,8 @@
 DATA is the folder of evaluation sets (for real text), MODELS that of `make models`; ours is `cargo bench --bench models`
 or that benchmark, built. Peers run in the Pythons named by INTENDEX_LLAMA_PYTHON (llama-cpp-python and numpy, built for
 this machine) and INTENDEX_ONNX_PYTHON (onnx, onnxruntime, tokenizers); one that is not named is left out, and said so.
-A ratio above 1 means that ours is faster. Needs pyarrow.
+The tasks are prefill, decode-1, decode-16, decode-32, work, parity and embed; and of ours with an option against ours
+without, shortlist and int8. A ratio above 1 means that ours, or the option, is faster. Needs pyarrow.
 """
 
 import argparse
@@ -65,17 +66,24 @@ def report(what: str, unit: str, pairs: list[tuple[dict, dict, float, float]]) -
     )
 
 
+def prompt(user: str) -> dict:
+    messages = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": user}]
+    return {"system": SYSTEM, "user": user, "prompt": chatml(messages)}
+
+
+def story(rows: int) -> dict:
+    """A request for `rows` long texts."""
+    request = prompt("Write a long story about a lighthouse keeper and the sea.")
+    temperature = 0.0 if rows == 1 else 1.0
+    return request | {"task": "generate", "n": rows, "max_tokens": 64, "top_p": 0.95, "temperature": temperature}
+
+
 def decoder(args, name: str, gguf: pathlib.Path, peer: str, texts: list[str]) -> None:
-    wanted = lambda task: not args.only or task in args.only
+    wanted = args.wanted
     with (
-        Process(*args.ours, "decoder", gguf) as ours,
+        Process(*args.ours, "decoder", gguf, "{}") as ours,
         Process(peer, HERE / "peers/llama.py", gguf, args.threads) as theirs,
     ):
-        prompt = lambda user: {
-            "system": SYSTEM,
-            "user": user,
-            "prompt": chatml([{"role": "system", "content": SYSTEM}, {"role": "user", "content": user}]),
-        }
         if wanted("prefill"):
             # About 512 tokens each, every one a text not read before.
             documents = iter(" ".join(texts[i : i + 6])[:2300] for i in range(0, len(texts), 6))
@@ -88,14 +96,7 @@ def decoder(args, name: str, gguf: pathlib.Path, peer: str, texts: list[str]) ->
         for rows in (1, 16, 32):
             task = f"decode-{rows}"
             if wanted(task):
-                request = prompt("Write a long story about a lighthouse keeper and the sea.")
-                request |= {"task": "generate", "n": rows, "max_tokens": 64, "top_p": 0.95}
-                request["temperature"] = 0.0 if rows == 1 else 1.0
-                pairs = []
-                for _ in range(args.runs):
-                    a, b = ours.ask(**request), theirs.ask(**request)
-                    pairs.append((a, b, a["tokens"], b["tokens"]))
-                report(f"{name}: decode, {rows} rows", "tokens/s", pairs)
+                decode(args, f"{name}: decode, {rows} rows", rows, ours, theirs)
         if wanted("work"):
             passages = [t[:CHUNK] for t in texts[: args.chunks]]
             rendered = ours.ask(task="prompts", passages=[*passages, ""])["prompts"]
@@ -111,32 +112,60 @@ def decoder(args, name: str, gguf: pathlib.Path, peer: str, texts: list[str]) ->
             parity(name, ours, theirs, texts)
 
 
+def decode(args, what: str, rows: int, ours: Process, theirs: Process) -> None:
+    pairs = []
+    for _ in range(args.runs):
+        a, b = ours.ask(**story(rows)), theirs.ask(**story(rows))
+        pairs.append((a, b, a["tokens"], b["tokens"]))
+    report(what, "tokens/s", pairs)
+
+
+def shortlist(args, name: str, gguf: pathlib.Path, texts: list[str]) -> None:
+    """Ours that draws from the most frequent tokens and the prompt's, against ours that draws from all."""
+    with (
+        Process(*args.ours, "decoder", gguf, json.dumps({"shortlist": args.shortlist})) as short,
+        Process(*args.ours, "decoder", gguf, "{}") as full,
+    ):
+        for rows in (1, 16):
+            decode(args, f"{name}: {args.shortlist} tokens, {rows} rows", rows, short, full)
+        parity(f"{name}, {args.shortlist} tokens", short, full, texts)
+
+
 def parity(name: str, ours: Process, theirs: Process, texts: list[str]) -> None:
     same = 0
     for text in texts[:50]:
-        user = f"Summarise in one sentence: {text[:400]}"
-        messages = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": user}]
-        request = {"task": "generate", "n": 1, "temperature": 0.0, "top_p": 1.0, "max_tokens": 20}
-        a = ours.ask(system=SYSTEM, user=user, **request)["text"].strip()
-        b = theirs.ask(prompt=chatml(messages), **request)["text"].strip()
+        request = prompt(f"Summarise in one sentence: {text[:400]}")
+        request |= {"task": "generate", "n": 1, "temperature": 0.0, "top_p": 1.0, "max_tokens": 20}
+        a, b = ours.ask(**request)["text"].strip(), theirs.ask(**request)["text"].strip()
         if a == b:
             same += 1
         else:
             print(f"  ours: {a!r}\n  peer: {b!r}")
-    print(f"{name}: the first 20 greedy tokens agree for {same} of 50 prompts")
+    print(f"{name}: the first 20 greedy tokens agree for {same} of 50 prompts", flush=True)
 
 
 def embedder(args, folder: pathlib.Path, peer: str, texts: list[str]) -> None:
+    theirs = [peer, HERE / "peers/ort.py", folder, args.threads]
+    embed(args, folder.name, [*args.ours, "embedder", folder, "{}"], theirs, texts)
+
+
+def int8(args, folder: pathlib.Path, texts: list[str]) -> None:
+    """Ours with linear layers in 8 bits against ours in f32."""
+    ours = lambda **settings: [*args.ours, "embedder", folder, json.dumps(settings)]
+    embed(args, f"{folder.name}, int8", ours(precision="int8"), ours(), texts)
+
+
+def embed(args, name: str, ours: list, theirs: list, texts: list[str]) -> None:
     texts = [t[:CHUNK] for t in texts[:2000]]
-    with Process(*args.ours, "embedder", folder) as ours, Process(peer, HERE / "peers/ort.py", folder, args.threads) as theirs:
+    with Process(*ours) as ours, Process(*theirs) as theirs:
         pairs = []
         for _ in range(args.runs):
             a, b = ours.ask(texts=texts), theirs.ask(texts=texts, max_tokens=256)
             pairs.append((a, b, len(texts), len(texts)))
-        report(f"{folder.name}: {len(texts)} chunks", "chunks/s", pairs)
-        a, b, dim = pairs[0][0]["vectors"], pairs[0][1]["vectors"], pairs[0][0]["dim"]
-        cosines = [sum(x * y for x, y in zip(a[i : i + dim], b[i : i + dim])) for i in range(0, len(a), dim)]
-        print(f"{folder.name}: lowest cosine to the peer's vectors {min(cosines):.6f}")
+    report(f"{name}: {len(texts)} chunks", "chunks/s", pairs)
+    a, b, dim = pairs[0][0]["vectors"], pairs[0][1]["vectors"], pairs[0][0]["dim"]
+    cosines = [sum(x * y for x, y in zip(a[i : i + dim], b[i : i + dim])) for i in range(0, len(a), dim)]
+    print(f"{name}: lowest cosine to the peer's vectors {min(cosines):.6f}", flush=True)
 
 
 def is_embedder(folder: pathlib.Path) -> bool:
@@ -152,24 +181,34 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--chunks", type=int, default=100)
+    parser.add_argument("--shortlist", type=int, default=16_384)
     parser.add_argument("--only", nargs="*", default=[])
     args = parser.parse_args()
     os.environ["RAYON_NUM_THREADS"] = str(args.threads)
     texts = pq.read_table(args.data / "scifact/corpus.parquet")["text"].to_pylist()
     print(f"{'':<34}{'ours':>9}{'peer':>9} {'':<9}{'ratio':>6}  {'spread':<13} {'MiB':>6}{'peer':>7}")
-    for name, wanted, peer, run in [
-        ("llama.cpp", lambda p: (p / "model.gguf").exists(), "INTENDEX_LLAMA_PYTHON", decoder),
-        ("ONNX Runtime", is_embedder, "INTENDEX_ONNX_PYTHON", embedder),
-    ]:
-        python = os.environ.get(peer)
-        if not python:
-            print(f"LEFT OUT: {name}: {peer} is not set")
-            continue
-        for folder in sorted(filter(wanted, args.models.iterdir())):
-            if run is decoder:
-                decoder(args, folder.name, folder / "model.gguf", python, texts)
-            elif not args.only or "embed" in args.only:
-                embedder(args, folder, python, texts)
+    args.wanted = lambda task: not args.only or task in args.only
+    folders = sorted(args.models.iterdir())
+    generators = [f for f in folders if (f / "model.gguf").exists()]
+    embedders = [f for f in folders if is_embedder(f)]
+    if python := peer("INTENDEX_LLAMA_PYTHON", "llama.cpp"):
+        for folder in generators:
+            decoder(args, folder.name, folder / "model.gguf", python, texts)
+    if (python := peer("INTENDEX_ONNX_PYTHON", "ONNX Runtime")) and args.wanted("embed"):
+        for folder in embedders:
+            embedder(args, folder, python, texts)
+    for folder in generators if args.wanted("shortlist") else []:
+        shortlist(args, folder.name, folder / "model.gguf", texts)
+    for folder in embedders if args.wanted("int8") else []:
+        int8(args, folder, texts)
+
+
+def peer(variable: str, name: str) -> str | None:
+    """The peer's Python."""
+    python = os.environ.get(variable)
+    if not python:
+        print(f"LEFT OUT: {name}: {variable} is not set")
+    return python
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
 //! The models as `benches/models.py` asks for them: one JSON request a line on stdin, one JSON answer a line on stdout.
 //!
-//!     cargo bench --bench models -- decoder MODEL.gguf
-//!     cargo bench --bench models -- embedder FOLDER
+//!     cargo bench --bench models -- decoder MODEL.gguf SETTINGS
+//!     cargo bench --bench models -- embedder FOLDER SETTINGS
+//!
+//! SETTINGS are keys of the job's `models.generator` or `models.embedder`, as JSON.
 
 use std::{
     io::{BufRead, Write},
@@ -18,6 +20,7 @@ use intendex::{
         bert::BertEmbedder, decoder::Decoder,
     },
 };
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 fn main() {
@@ -25,17 +28,17 @@ fn main() {
         .skip(1)
         .filter(|a| a != "--bench")
         .collect();
-    let [kind, model] = &arguments[..] else {
+    let [kind, model, settings] = &arguments[..] else {
         // `cargo bench` runs every benchmark; this one needs a partner.
         return eprintln!("models: run by `make bench-models`");
     };
     let answer: Box<dyn Fn(&Value) -> Value> = match kind.as_str() {
         "decoder" => {
-            let decoder = decoder(model);
+            let decoder = decoder(model, settings);
             Box::new(move |request| decode(&decoder, request))
         }
         _ => {
-            let embedder = embedder(model);
+            let embedder = embedder(model, settings);
             Box::new(move |request| embed(&embedder, request))
         }
     };
@@ -56,15 +59,19 @@ fn identity(name: &str) -> ModelIdentity {
     }
 }
 
-fn decoder(path: &str) -> Decoder {
-    let settings: spec::Generator =
-        serde_json::from_value(json!({ "model": path })).expect("settings");
+fn settings<T: DeserializeOwned>(model: &str, settings: &str) -> T {
+    let mut settings: Value = serde_json::from_str(settings).expect("JSON");
+    settings["model"] = json!(model);
+    serde_json::from_value(settings).expect("settings")
+}
+
+fn decoder(path: &str, keys: &str) -> Decoder {
+    let settings = settings(path, keys);
     Decoder::load(Path::new(path), identity(path), &settings, &Device::Cpu).expect("a model")
 }
 
-fn embedder(folder: &str) -> BertEmbedder {
-    let settings: spec::Embedder =
-        serde_json::from_value(json!({ "model": folder })).expect("settings");
+fn embedder(folder: &str, keys: &str) -> BertEmbedder {
+    let settings = settings(folder, keys);
     BertEmbedder::load(Path::new(folder), identity(folder), &settings, &Device::Cpu)
         .expect("a model")
 }

@@ -365,10 +365,12 @@ impl Build<'_> {
         for shard in missing {
             let mut tally = Tally::default();
             let meter = Meter::start();
+            let busy = self.models.busy();
             let reuse = Some(reuse::part(&folder, stage, shard)).filter(|part| part.exists());
             let part = (folder.as_path(), shard);
             stage::run(stage, ctx, layout, part, reuse.as_deref(), &mut tally).await?;
             meter.stop(&mut tally);
+            tally.model_seconds = (self.models.busy() - busy).as_secs_f64();
             self.building.journal.record(name, Some(shard), tally)?;
             self.check_failures()?;
         }

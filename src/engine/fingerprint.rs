@@ -13,9 +13,9 @@ pub type Key = [u8; KEY_BYTES as usize];
 /// Raised whenever a stage's code gives other results for the same input.
 const CODE_VERSIONS: [(&str, u32); 5] = [
     ("corpus", 1),
-    ("intents", 3),
+    ("intents", 4),
     ("chunks", 3),
-    ("queries", 3),
+    ("queries", 4),
     ("vectors", 3),
 ];
 

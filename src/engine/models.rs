@@ -2,7 +2,11 @@
 
 use std::{
     fmt,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
 };
 
 use candle_core::Device;
@@ -10,8 +14,9 @@ use candle_core::Device;
 use crate::{
     job::spec,
     model::{
-        Embed, Generate, ModelError, ModelIdentity, Score, bert::BertEmbedder, decoder::Decoder,
-        device::device, http::HttpGenerator, source,
+        Completion, Embed, Embedded, Generate, LogProb, ModelError, ModelIdentity, Prompt,
+        Sampling, Score, TextKind, bert::BertEmbedder, decoder::Decoder, device::device,
+        http::HttpGenerator, source,
     },
 };
 
@@ -36,6 +41,7 @@ struct Inner {
     device_name: String,
     embedder: Shared<Arc<dyn Embed>>,
     decoder: Shared<Arc<Decoder>>,
+    busy: Clock,
 }
 
 impl fmt::Debug for Models {
@@ -69,6 +75,7 @@ impl Models {
             device_name: settings.device.clone(),
             embedder: OnceLock::new(),
             decoder: OnceLock::new(),
+            busy: Clock::default(),
         };
         Ok(Self {
             inner: Arc::new(inner),
@@ -108,25 +115,31 @@ impl Models {
                 &inner.device,
             );
             loaded
-                .map(|e| Arc::new(e) as Arc<dyn Embed>)
+                .map(|e| Arc::new(inner.busy.watch(Arc::new(e))) as Arc<dyn Embed>)
                 .map_err(|e| e.to_string())
         };
-        shared(&inner.embedder, load, &source.identity.name)
+        shared(
+            &inner.embedder,
+            || inner.busy.time(load),
+            &source.identity.name,
+        )
     }
 
     pub fn generator(&self) -> Result<Arc<dyn Generate>, ModelError> {
         match &self.inner.server {
-            Some(server) => Ok(server.clone()),
-            None => self.decoder().map(|d| d as Arc<dyn Generate>),
+            Some(server) => Ok(Arc::new(self.inner.busy.watch(server.clone()))),
+            None => Ok(Arc::new(self.inner.busy.watch(self.decoder()?))),
         }
     }
 
     /// None where the generator cannot score.
     pub fn scorer(&self) -> Result<Option<Arc<dyn Score>>, ModelError> {
         match &self.inner.server {
-            Some(server) if server.can_score()? => Ok(Some(server.clone())),
+            Some(server) if server.can_score()? => {
+                Ok(Some(Arc::new(self.inner.busy.watch(server.clone()))))
+            }
             Some(_) => Ok(None),
-            None => self.decoder().map(|d| Some(d as Arc<dyn Score>)),
+            None => Ok(Some(Arc::new(self.inner.busy.watch(self.decoder()?)))),
         }
     }
 
@@ -148,12 +161,105 @@ impl Models {
             );
             loaded.map(Arc::new).map_err(|e| e.to_string())
         };
-        shared(&inner.decoder, load, &source.identity.name)
+        shared(
+            &inner.decoder,
+            || inner.busy.time(load),
+            &source.identity.name,
+        )
+    }
+
+    /// Time spent in the models so far, loading them included; splitting texts into tokens is not counted.
+    pub fn busy(&self) -> Duration {
+        self.inner.busy.read()
     }
 
     /// Length of an embedding, known without reading the weights.
     pub fn dim(&self) -> usize {
         self.inner.embedder_source.dim
+    }
+}
+
+/// Adds up times, in nanoseconds.
+#[derive(Clone, Default)]
+struct Clock(Arc<AtomicU64>);
+
+impl Clock {
+    fn time<T>(&self, work: impl FnOnce() -> T) -> T {
+        let start = Instant::now();
+        let result = work();
+        let nanoseconds = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.0.fetch_add(nanoseconds, Ordering::Relaxed);
+        result
+    }
+
+    fn read(&self) -> Duration {
+        Duration::from_nanos(self.0.load(Ordering::Relaxed))
+    }
+
+    fn watch<T>(&self, model: Arc<T>) -> Watched<T> {
+        Watched {
+            model,
+            busy: self.clone(),
+        }
+    }
+}
+
+/// A model whose time is added up.
+struct Watched<T> {
+    model: Arc<T>,
+    busy: Clock,
+}
+
+impl<T: Embed> Embed for Watched<T> {
+    fn identity(&self) -> &ModelIdentity {
+        self.model.identity()
+    }
+
+    fn dim(&self) -> usize {
+        self.model.dim()
+    }
+
+    fn max_text_tokens(&self) -> usize {
+        self.model.max_text_tokens()
+    }
+
+    fn token_offsets(&self, text: &str) -> Result<Vec<(usize, usize)>, ModelError> {
+        self.model.token_offsets(text)
+    }
+
+    fn embed(&self, texts: &[&str], kind: TextKind) -> Result<Embedded, ModelError> {
+        self.busy.time(|| self.model.embed(texts, kind))
+    }
+}
+
+impl<T: Generate> Generate for Watched<T> {
+    fn identity(&self) -> &ModelIdentity {
+        self.model.identity()
+    }
+
+    fn context_tokens(&self) -> usize {
+        self.model.context_tokens()
+    }
+
+    fn requests_at_once(&self) -> usize {
+        self.model.requests_at_once()
+    }
+
+    fn token_offsets(&self, text: &str) -> Result<Vec<(usize, usize)>, ModelError> {
+        self.model.token_offsets(text)
+    }
+
+    fn generate(
+        &self,
+        requests: &[(Prompt, Sampling)],
+    ) -> Vec<Result<Vec<Completion>, ModelError>> {
+        self.busy.time(|| self.model.generate(requests))
+    }
+}
+
+impl<T: Score> Score for Watched<T> {
+    fn score(&self, requests: &[(Prompt, Vec<String>)]) -> Vec<Result<Vec<LogProb>, ModelError>> {
+        self.busy.time(|| self.model.score(requests))
     }
 }
 

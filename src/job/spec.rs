@@ -434,7 +434,7 @@ impl Default for Engine {
             threads: 0,
             shard_documents: 2000,
             shard_bytes: 32 << 20,
-            memory_mib: 512,
+            memory_mib: 128,
             spill: None,
             seed: 42,
             max_failures: None,

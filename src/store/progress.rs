@@ -35,6 +35,9 @@ pub struct Tally {
     /// Documents without intents, which were cut by their paragraphs.
     pub without_intents: u64,
     pub seconds: f64,
+    /// Of these, those spent in models.
+    #[serde(default)]
+    pub model_seconds: f64,
     /// Highest memory of the process meanwhile, mapped files not counted, where the system tells.
     pub peak_memory_bytes: u64,
 }
@@ -52,6 +55,7 @@ impl Tally {
         self.skipped += other.skipped;
         self.without_intents += other.without_intents;
         self.seconds += other.seconds;
+        self.model_seconds += other.model_seconds;
         self.peak_memory_bytes = self.peak_memory_bytes.max(other.peak_memory_bytes);
     }
 }
