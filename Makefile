@@ -10,7 +10,7 @@ CUDA := target/cuda
 # Of the GPUs that the binary will run on: 80 (A100), 89 (L4, RTX 40), 90 (H100, H200).
 export CUDA_COMPUTE_CAP ?= 90
 
-.PHONY: help setup models build cuda quickstart test test-crash test-incremental fuzz lint schemas bench bench-models bench-scale clean
+.PHONY: help setup models build cuda quickstart test test-crash test-incremental fuzz lint schemas bench bench-index bench-models bench-scale clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -71,6 +71,10 @@ test-incremental: setup ## 1% of 5,000 documents changed; needs INTENDEX_EVAL_DA
 bench-models: setup $(VENV)/.complete ## the models against llama.cpp and ONNX Runtime; needs INTENDEX_EVAL_DATA, INTENDEX_{LLAMA,ONNX}_PYTHON
 	cargo bench --bench models --no-run
 	$(VENV)/bin/python benches/models.py $(INTENDEX_EVAL_DATA) $(INTENDEX_MODELS)
+
+bench-index: setup $(VENV)/.complete ## the index builds against Tantivy and FAISS alone; needs INTENDEX_EVAL_DATA
+	cargo bench --bench index --no-run
+	$(VENV)/bin/python benches/index.py $(INTENDEX_EVAL_DATA)
 
 bench-scale: build $(VENV)/.complete ## memory and time of 10,000 to 200,000 documents; needs INTENDEX_EVAL_DATA
 	$(VENV)/bin/python benches/scale.py $(INTENDEX) $(INTENDEX_EVAL_DATA)/scifact/corpus.parquet $(INTENDEX_MODELS)/minilm

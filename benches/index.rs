@@ -1,7 +1,7 @@
 //! The indexes as `benches/index.py` asks for them; one JSON line with the seconds and the peak of memory on stdout.
 //!
 //!     cargo bench --bench index -- sparse CHUNKS.parquet FOLDER
-//!     cargo bench --bench index -- tantivy CHUNKS.parquet FOLDER
+//!     cargo bench --bench index -- tantivy|tantivy-merged CHUNKS.parquet FOLDER
 //!     cargo bench --bench index -- dense VECTORS.f32 DIM FACTORY FOLDER
 
 use std::{fs::File, path::Path, time::Instant};
@@ -29,7 +29,8 @@ fn main() {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let seconds = match arguments[..] {
         ["sparse", chunks, folder] => sparse(&read(chunks), Path::new(folder)),
-        ["tantivy", chunks, folder] => alone(&read(chunks), Path::new(folder)),
+        ["tantivy", chunks, folder] => alone(&read(chunks), Path::new(folder), false),
+        ["tantivy-merged", chunks, folder] => alone(&read(chunks), Path::new(folder), true),
         ["dense", vectors, dim, factory, folder] => {
             let dim = dim.parse().expect("a length");
             dense(vectors, dim, factory, Path::new(folder))
@@ -75,8 +76,9 @@ fn sparse(chunks: &[RecordBatch], folder: &Path) -> f64 {
     start.elapsed().as_secs_f64()
 }
 
-/// Tantivy as its documentation has it: a writer of as many threads as there are cores, one commit.
-fn alone(chunks: &[RecordBatch], folder: &Path) -> f64 {
+/// Tantivy as its documentation has it: a writer of as many threads as there are cores, one commit; `merged`: into one
+/// segment, as ours is.
+fn alone(chunks: &[RecordBatch], folder: &Path, merged: bool) -> f64 {
     let start = Instant::now();
     let mut schema = Schema::builder();
     let indexing = TextFieldIndexing::default()
@@ -100,6 +102,10 @@ fn alone(chunks: &[RecordBatch], folder: &Path) -> f64 {
         writer.add_document(document).expect("a document");
     });
     writer.commit().expect("a commit");
+    if merged {
+        let segments = index.searchable_segment_ids().expect("segments");
+        writer.merge(&segments).wait().expect("a merge");
+    }
     writer.wait_merging_threads().expect("merges");
     start.elapsed().as_secs_f64()
 }

@@ -60,7 +60,7 @@ def report(what: str, unit: str, pairs: list[tuple[dict, dict, float, float]]) -
     ratios = sorted(a / b for a, b in zip(ours, peers))
     memory = [max(p[i]["peak_mib"] for p in pairs) for i in (0, 1)]
     print(
-        f"{what:<34}{statistics.median(ours):>9.1f}{statistics.median(peers):>9.1f} {unit:<9}"
+        f"{what:<34}{statistics.median(ours):>9.4g}{statistics.median(peers):>9.4g} {unit:<9}"
         f"{statistics.median(ratios):>6.2f}  [{ratios[0]:.2f}, {ratios[-1]:.2f}]  {memory[0]:>6.0f}{memory[1]:>7.0f}",
         flush=True,
     )

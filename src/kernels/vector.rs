@@ -171,7 +171,7 @@ fn exp(x: f32) -> f32 {
 
 #[inline(always)]
 fn by_tanh(x: f32) -> f32 {
-    let inner = 1.595_769_1 * (x + 0.044_715 * x * x * x);
+    let inner = 1.595_769 * (x + 0.044_715 * x * x * x);
     x / (1.0 + exp(-inner))
 }
 
