@@ -39,7 +39,7 @@ pub fn find(path: &str) -> Result<Vec<CorpusFile>, CorpusError> {
     let mut paths = if named.is_file() {
         vec![named.to_path_buf()]
     } else if named.is_dir() {
-        walk(named, |found| is_parquet(found))?
+        walk(named, is_parquet)?
     } else {
         glob(path)?
     };

@@ -39,27 +39,22 @@ pub fn run<T: Send>(
         }
         let mut results = model(&sequences)?;
         results.truncate(batch.len());
-        Ok(results)
+        Ok(batch.iter().copied().zip(results).collect())
     };
-    let (batches, results) = if device.is_cpu() {
+    let mut all: Vec<(usize, T)> = if device.is_cpu() {
         let share = lengths
             .iter()
             .sum::<usize>()
             .div_ceil(rayon::current_num_threads());
         let tokens = share.clamp(1, CORE_TOKENS).min(most.unwrap_or(CORE_TOKENS));
         let batches = batch::by_tokens(&lengths, tokens);
-        let results: Result<Vec<Vec<T>>> = batches.par_iter().map(|batch| one(batch)).collect();
-        (batches, results?)
+        let results: Result<Vec<Vec<_>>> = batches.par_iter().map(|batch| one(batch)).collect();
+        results?.into_iter().flatten().collect()
     } else {
         let mut rest = batch::padded(&lengths, most.unwrap_or(GPU_TOKENS));
         rest.reverse();
         halving(rest, one)?
     };
-    let mut all: Vec<(usize, T)> = batches
-        .into_iter()
-        .flatten()
-        .zip(results.into_iter().flatten())
-        .collect();
     all.sort_by_key(|(i, _)| *i);
     Ok(all.into_iter().map(|(_, result)| result).collect())
 }
@@ -69,8 +64,8 @@ pub fn run<T: Send>(
 fn halving<T>(
     mut rest: Vec<Vec<usize>>,
     run: impl Fn(&[usize]) -> Result<Vec<T>>,
-) -> Result<(Vec<Vec<usize>>, Vec<Vec<T>>)> {
-    let (mut batches, mut results) = (Vec::new(), Vec::new());
+) -> Result<Vec<T>> {
+    let mut results = Vec::new();
     let mut items = usize::MAX;
     while let Some(mut batch) = rest.pop() {
         if batch.len() > items {
@@ -79,10 +74,7 @@ fn halving<T>(
             continue;
         }
         match run(&batch) {
-            Ok(result) => {
-                batches.push(batch);
-                results.push(result);
-            }
+            Ok(found) => results.extend(found),
             Err(e) if batch.len() > 1 && is_out_of_memory(&e) => {
                 items = batch.len() / 2;
                 tracing::warn!(
@@ -94,7 +86,7 @@ fn halving<T>(
             Err(e) => return Err(e),
         }
     }
-    Ok((batches, results))
+    Ok(results)
 }
 
 /// CUDA's errors reach us as text.
@@ -118,17 +110,12 @@ mod tests {
                 true => Err(candle_core::Error::Msg(
                     "DriverError(CUDA_ERROR_OUT_OF_MEMORY, \"out of memory\")".into(),
                 )),
-                false => Ok(batch.iter().map(|i| i * 10).collect()),
+                false => Ok(batch.to_vec()),
             }
         };
         let batches = vec![(10..18).collect(), (0..10).collect()];
-        let (batches, results) = halving(batches, run).unwrap();
-        let items: Vec<usize> = batches.concat();
+        let items = halving(batches, run).unwrap();
         assert_eq!(items, (0..18).collect::<Vec<_>>());
-        assert_eq!(
-            results.concat(),
-            items.iter().map(|i| i * 10).collect::<Vec<_>>()
-        );
         assert_eq!(tried.into_inner(), [10, 5, 2, 1, 2, 2, 1, 2, 2, 2, 2, 2]);
     }
 

@@ -188,7 +188,7 @@ pub fn gated(x: &Tensor, gate: &Linear, up: &Linear, activation: Activation) -> 
 }
 
 /// The packed matrices, if all are.
-fn packed<'a, const L: usize>(layers: [&'a Linear; L]) -> Option<[&'a Quantized; L]> {
+fn packed<const L: usize>(layers: [&Linear; L]) -> Option<[&Quantized; L]> {
     let mut all = Vec::with_capacity(L);
     for layer in layers {
         match &*layer.matrix {
