@@ -3,18 +3,20 @@
     python benches/models.py DATA MODELS [--runs 5] [--only prefill …] [--ours BINARY]
 
 DATA is the folder of evaluation sets (for real text), MODELS that of `make models`; ours is `cargo bench --bench models`
-or that benchmark, built. Peers run in the Pythons named by INTENDEX_LLAMA_PYTHON (llama-cpp-python and numpy, built for
-this machine) and INTENDEX_ONNX_PYTHON (onnx, onnxruntime, tokenizers); one that is not named is left out, and said so.
-The tasks are prefill, decode-1, decode-16, decode-32, work, parity and embed; and of ours with an option against ours
+or that benchmark, built. Peers run in the Pythons named by INTENDEX_LLAMA_PYTHON (llama-cpp-python, built for
+this machine, numpy and gguf) and INTENDEX_ONNX_PYTHON (onnx, onnxruntime, tokenizers); one that is not named is left out, and said so.
+The tasks are prefill, decode-1, decode-16, decode-32, work, parity, noise and embed; and of ours with an option against ours
 without, shortlist and int8. A ratio above 1 means that ours, or the option, is faster. Needs pyarrow.
 """
 
 import argparse
 import json
+import math
 import os
 import pathlib
 import statistics
 import subprocess
+import tempfile
 
 import pyarrow.parquet as pq
 
@@ -110,6 +112,8 @@ def decoder(args, name: str, gguf: pathlib.Path, peer: str, texts: list[str]) ->
             report(f"{name}: 5 queries and scores", "chunks/s", pairs)
         if wanted("parity"):
             parity(name, ours, theirs, texts)
+    if wanted("noise"):
+        noise(args, name, gguf, peer, texts)
 
 
 def decode(args, what: str, rows: int, ours: Process, theirs: Process) -> None:
@@ -142,6 +146,31 @@ def parity(name: str, ours: Process, theirs: Process, texts: list[str]) -> None:
         else:
             print(f"  ours: {a!r}\n  peer: {b!r}")
     print(f"{name}: the first 20 greedy tokens agree for {same} of 50 prompts", flush=True)
+
+
+def noise(args, name: str, gguf: pathlib.Path, peer: str, texts: list[str]) -> None:
+    """How far the log-probabilities of texts are from those of the same weights without any rounding of activations."""
+
+    def scores(*command) -> list[tuple[float, int]]:
+        with Process(*command) as process:
+            answers = [process.ask(task="score", **request) for request in requests]
+        return [pair for answer in answers for pair in zip(answer["sums"], answer["tokens"])]
+
+    def distance(found: list[tuple[float, int]]) -> float:
+        assert [n for _, n in found] == [n for _, n in exact], "the same tokens"
+        return math.sqrt(statistics.mean((a - b) ** 2 / n for (a, n), (b, _) in zip(found, exact)))
+
+    requests = [
+        prompt(f"Summarise in one sentence: {text[:400]}") | {"texts": [text[400 : 440 + 20 * i] for i in range(4)]}
+        for text in texts[:15]
+    ]
+    llama = [peer, HERE / "peers/llama.py"]
+    with tempfile.TemporaryDirectory() as folder:
+        unquantized = pathlib.Path(folder) / "f32.gguf"
+        subprocess.run([peer, HERE / "peers/dequantize.py", gguf, unquantized], check=True)
+        exact = scores(*llama, unquantized, args.threads)
+    ours, theirs = distance(scores(*args.ours, "decoder", gguf, "{}")), distance(scores(*llama, gguf, args.threads))
+    print(f"{name}: log P a token, root mean square distance to f32: ours {ours:.4f}, llama.cpp {theirs:.4f}", flush=True)
 
 
 def embedder(args, folder: pathlib.Path, peer: str, texts: list[str]) -> None:

@@ -245,7 +245,18 @@ fn run_json_accounts_for_every_stage() {
     assert_eq!(rows("chunks"), rows("vectors-text"));
     assert_eq!(rows("chunks"), rows("index-sparse"));
     assert_eq!(rows("queries"), rows("vectors-queries"));
-    assert_eq!(run["quarantined"], 0);
+    assert_eq!(
+        (&run["quarantined"], &run["resumed"]),
+        (&0.into(), &false.into())
+    );
+    let stages = run["stages"].as_object().unwrap();
+    let peaks = stages
+        .values()
+        .map(|stage| stage["peak_memory_bytes"].as_u64());
+    assert_eq!(
+        run["machine"]["peak_memory_bytes"].as_u64(),
+        peaks.max().unwrap()
+    );
 }
 
 #[test]

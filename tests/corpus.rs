@@ -323,8 +323,8 @@ fn bad_rows_are_rejected_with_file_row_and_remedy() {
     assert_eq!(column(&documents, "text"), ["A", "G"]);
     let place = |row: u64| format!("{}, row {row}", path.display());
     let expected = [
-        (2, place(2), "`doc_id` is empty"),
-        (3, place(3), "`doc_id` is empty"),
+        (2, place(2), "`doc_id` is null or empty"),
+        (3, place(3), "`doc_id` is null or empty"),
         (4, "d".into(), "`text` is null"),
         (5, "e".into(), "`text` has no text"),
         (6, "f".into(), "raise `corpus.max_document_bytes` (7)"),

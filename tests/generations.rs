@@ -77,6 +77,15 @@ fn rollback_and_gc() {
     assert!(place.path("out/CURRENT").metadata().unwrap().len() == 0);
     said(&place, &["rollback", "out", "--to", "1"]);
 
+    // A generation that is not here must not be taken for the one to keep.
+    fs::write(place.path("out/CURRENT"), "9\n").unwrap();
+    refused(&place, &["gc", "out", "--keep", "1"], "names generation 9");
+    let output = place.run(&["generations", "out"]);
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(error.contains("names generation 9"), "{error}");
+    assert_eq!(list(&place).len(), 4);
+    said(&place, &["rollback", "out", "--to", "1"]);
+
     refused(&place, &["gc", "out", "--keep", "0"], "--keep");
     let line = said(&place, &["gc", "out", "--keep", "2"]);
     assert!(

@@ -17,10 +17,14 @@ const STAGES: [&str; 5] = [
     "vectors-queries",
 ];
 
+fn run_json(place: &Place, generation: u64) -> Value {
+    let path = place.generation(generation).join("run.json");
+    serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
+}
+
 /// Input rows computed and reused, by stage.
 fn counts(place: &Place, generation: u64) -> Vec<(u64, u64)> {
-    let path = place.generation(generation).join("run.json");
-    let run: Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
+    let run = run_json(place, generation);
     let count = |stage: &str, what: &str| run["stages"][stage][what].as_u64().unwrap();
     STAGES
         .map(|stage| (count(stage, "computed"), count(stage, "reused")))
@@ -201,6 +205,7 @@ fn a_plan_knows_what_is_done_and_what_the_indexes_take() {
 
     place.build_expecting(0, &["--stage", "chunks"]);
     let rest = plan_json(&place, &[]);
+    assert_eq!(rest["stages"][1]["reason"], "done by the unfinished build");
     assert_eq!(rest["unfinished"], "this_plan");
     let done: Vec<bool> = computed(&rest).iter().map(|s| s.1 == 0).collect();
     assert_eq!(done[..4], [true, true, true, false], "{rest}");
@@ -208,6 +213,8 @@ fn a_plan_knows_what_is_done_and_what_the_indexes_take() {
     assert_eq!(other["unfinished"], "another_plan");
 
     place.build_expecting(0, &[]);
+    let run = run_json(&place, 1);
+    assert_eq!(run["resumed"], true);
     let after = plan_json(&place, &[]);
     assert!(
         after["up_to_date"] == true && computed(&after).iter().all(|s| s.1 == 0),
@@ -275,6 +282,74 @@ fn an_index_with_a_missing_file_is_not_up_to_date() {
     );
     assert_eq!(place.current().as_deref(), Some("2"));
     assert!(counts(&place, 2).iter().all(|(computed, _)| *computed == 0));
+}
+
+#[test]
+fn what_speaks_of_an_index_is_written_again() {
+    let place = Place::new(&documents());
+    place.build_expecting(0, &[]);
+    for (i, name) in ["run.json", "CHECKSUMS", "manifest.json"]
+        .iter()
+        .enumerate()
+    {
+        let generation = place.generation(i as u64 + 1);
+        fs::remove_file(generation.join(name)).unwrap();
+        assert_eq!(plan_json(&place, &[])["up_to_date"], false, "{name}");
+        let said = place.build_expecting(0, &[]);
+        assert!(said.contains(name), "{said}");
+        assert_eq!(place.current(), Some((i + 2).to_string()), "{name}");
+    }
+    let checksums = place.generation(4).join("CHECKSUMS");
+    let text = fs::read_to_string(&checksums).unwrap();
+    fs::write(&checksums, &text[..text.len() / 2]).unwrap();
+    let said = place.build_expecting(0, &[]);
+    assert!(said.contains("does not agree"), "{said}");
+    assert_eq!(plan_json(&place, &[])["up_to_date"], true);
+}
+
+#[test]
+fn a_plan_refuses_what_a_build_refuses() {
+    let place = Place::new(&documents());
+    place.build_expecting(0, &[]);
+    for more in ["name=other", "output.path=job.toml"] {
+        let refuse = |command: &str| {
+            let output = place.run(&[command, "job.toml", "--set", more]);
+            assert_eq!(output.status.code(), Some(2), "{command} {more}");
+            String::from_utf8(output.stderr).unwrap()
+        };
+        let (plan, build) = (refuse("plan"), refuse("build"));
+        assert!(plan.contains("output.path"), "{plan}");
+        assert!(build.contains("output.path"), "{build}");
+    }
+}
+
+#[test]
+fn a_lower_limit_of_failures_holds_for_what_is_published() {
+    let place = Place::new(&[documents(), vec![(Some("bad"), None, None)]].concat());
+    place.build_expecting(1, &[]);
+    let said = place.build_expecting(2, &["--set", "engine.max_failures=0"]);
+    assert!(said.contains("quarantine"), "{said}");
+    assert_eq!(place.current().as_deref(), Some("1"));
+    place.build_expecting(1, &["--set", "engine.max_failures=1"]);
+}
+
+#[test]
+fn a_plan_counts_the_tokens_that_the_embedder_reads() {
+    let place = Place::new(&documents());
+    let by_length = ["--set", "chunk.method=fixed"];
+    let planned = plan_json(&place, &by_length);
+    place.build_expecting(0, &by_length);
+    let run = run_json(&place, 1);
+    let stages = planned["stages"].as_array().unwrap();
+    let vectors = stages
+        .iter()
+        .find(|s| s["stage"] == "vectors-text")
+        .unwrap();
+    assert_eq!(vectors["estimate"], Value::Null);
+    assert_eq!(
+        vectors["tokens_read"],
+        run["stages"]["vectors-text"]["tokens"]
+    );
 }
 
 #[test]
@@ -372,6 +447,14 @@ fn damaged_rows_are_not_taken_over() {
     // A plan that cannot use the first stage's outcomes says so; here those of the second are damaged.
     let planned = plan(&place, &[]);
     assert!(planned[1].2 > 0, "{planned:?}");
+    assert!(
+        planned[2].3.contains("damaged") && planned[2].2 == 0,
+        "{planned:?}"
+    );
+    assert!(
+        planned[4].3.contains("damaged") && planned[4].2 == 0,
+        "{planned:?}"
+    );
     let said = place.build_expecting(0, &[]);
     assert!(
         said.contains("its hash differs; nothing of the stage chunks"),

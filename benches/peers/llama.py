@@ -142,6 +142,21 @@ def generate(engine: Engine, request: dict) -> dict:
     return {"seconds": seconds, "tokens": done, "ids": texts[0], "text": text.decode(errors="replace")}
 
 
+def log_probability(engine: Engine, request: dict) -> dict:
+    """Of each text after the prompt, and its tokens."""
+    prompt = engine.tokens(request["prompt"])
+    sums, counts = [], []
+    for text in request["texts"]:
+        tokens = engine.tokens(text)
+        engine.forget(0)
+        read = prompt + tokens[:-1]
+        engine.decode([(token, at, 0, at >= len(prompt) - 1) for at, token in enumerate(read)])
+        logs = (log_softmax(engine, len(prompt) - 1 + i)[token] for i, token in enumerate(tokens))
+        sums.append(float(sum(logs)))
+        counts.append(len(tokens))
+    return {"sums": sums, "tokens": counts}
+
+
 class Row:
     def __init__(self, chunk: int, index: int, sequence: int, chain, position: int):
         self.chunk, self.index, self.sequence, self.chain, self.position = chunk, index, sequence, chain, position
@@ -270,7 +285,7 @@ def SILENT(level, text, data):
     pass
 
 
-TASKS = {"prefill": prefill, "generate": generate, "work": work}
+TASKS = {"prefill": prefill, "generate": generate, "score": log_probability, "work": work}
 
 
 def main() -> None:

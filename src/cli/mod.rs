@@ -14,6 +14,7 @@ mod import;
 mod man;
 mod models;
 mod plan;
+mod processor;
 mod progress;
 mod rollback;
 mod schema;
@@ -118,6 +119,7 @@ fn use_every_core() {
 }
 
 fn run(command: Command, console: &Console) -> anyhow::Result<ExitStatus> {
+    processor::check()?;
     match command {
         Command::Import(args) => import::run(args),
         Command::Plan(args) => plan::run(args),

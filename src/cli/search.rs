@@ -163,6 +163,7 @@ fn answers(
         Mode::Sparse => None,
         Mode::Hybrid | Mode::Dense => Some(embedder(manifest, args)?),
     };
+    check_files(generation, manifest, mode)?;
     let searcher = Searcher::open(generation, settings(manifest, args), embedder.as_deref())?;
     let texts: Vec<&str> = queries.iter().map(|query| query.text.as_str()).collect();
     let request = Request {
@@ -171,6 +172,27 @@ fn answers(
         k: args.k,
     };
     Ok(searcher.search(&texts, request)?)
+}
+
+/// A search would do without an index whose file is gone, and its results would be worse without a word.
+fn check_files(generation: &Path, manifest: &Manifest, mode: Mode) -> anyhow::Result<()> {
+    let folders: &[&str] = match mode {
+        Mode::Sparse => &["sparse/"],
+        Mode::Dense => &["dense/"],
+        Mode::Hybrid => &["sparse/", "dense/"],
+    };
+    let read = |path: &str| folders.iter().any(|folder| path.starts_with(folder));
+    for file in manifest.files.iter().filter(|file| read(&file.path)) {
+        if let Err(difference) = file.compare(generation, false) {
+            let path = generation.join(&file.path);
+            anyhow::bail!(
+                "{} {difference}; `intendex verify` checks the rest, a build replaces this generation, and `intendex \
+                 rollback` returns to one before it",
+                path.display()
+            );
+        }
+    }
+    Ok(())
 }
 
 impl SearchArgs {

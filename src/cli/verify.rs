@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::{Console, ExitStatus, ResultFormat, built_with};
 use crate::{
-    engine::verify::{Finding, Options, Sample, verify},
+    engine::verify::{Finding, Options, Sample, check_embedder, verify},
     model::{Embed, ModelError},
     store::{Dataset, Manifest, Output, read_json},
 };
@@ -89,7 +89,7 @@ pub fn run(args: VerifyArgs, console: &Console) -> anyhow::Result<ExitStatus> {
     })
 }
 
-/// The embedder, or why there is none.
+/// The embedder of the build, or why it is not to be had.
 fn embedder(args: &VerifyArgs, manifest: &Manifest) -> (Option<Arc<dyn Embed>>, Option<Finding>) {
     if args.no_model {
         return (None, None);
@@ -98,7 +98,10 @@ fn embedder(args: &VerifyArgs, manifest: &Manifest) -> (Option<Arc<dyn Embed>>, 
         built_with(manifest, args.model.as_deref(), "auto", false)?.embedder()
     };
     match load() {
-        Ok(embedder) => (Some(embedder), None),
+        Ok(embedder) => match check_embedder(&*embedder, manifest) {
+            None => (Some(embedder), None),
+            other => (None, other),
+        },
         Err(error) => {
             let remedy = "name its folder with --model, or do without it with --no-model";
             let name = args.model.as_ref().unwrap_or(&manifest.embedder.name);

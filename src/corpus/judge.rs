@@ -115,7 +115,7 @@ impl Judge {
         }
         let Some(id) = id.filter(|id| !id.is_empty()) else {
             return Some(format!(
-                "`{}` is empty; every document needs an id",
+                "`{}` is null or empty; every document needs an id",
                 corpus.id
             ));
         };

@@ -28,7 +28,7 @@ use crate::{
         self, Building, Dataset, Manifest, Output,
         dataset::count_rows,
         generation::Published,
-        manifest::{self, Indexes, Rate, Run},
+        manifest::{self, Indexes, Run},
         progress::{Header, Meter, Tally},
     },
 };
@@ -95,7 +95,7 @@ pub fn build(
     if let Some(same) = published.as_ref().filter(|p| p.manifest.plan == plan)
         && !options.restart
         && options.from.is_none()
-        && let Some(summary) = unchanged(same)?
+        && let Some(summary) = unchanged(job, same)?
     {
         return Ok(summary);
     }
@@ -123,7 +123,7 @@ pub fn build(
     {
         return Ok(Summary {
             outcome: Outcome::Published(number),
-            run: store::read_json(&output.folder(number).join("run.json"))?,
+            run: store::read_json(&output.folder(number).join(manifest::RUN))?,
         });
     }
     let built = build.run(&runtime, &ctx, &scan)?;
@@ -131,7 +131,7 @@ pub fn build(
     if let Some(built) = built {
         return build.publish(built, started, clock);
     }
-    let mut run = build.account(started);
+    let mut run = build.account(started, None);
     run.seconds = clock.elapsed().as_secs_f64();
     Ok(Summary {
         outcome: Outcome::Stopped,
@@ -184,7 +184,8 @@ impl Drop for Spill {
 
 /// The summary of a job whose index is published as it would be built. Rows that a model failed on may have had bad
 /// luck, such as a busy server: then the build runs, and tries those again. So it does where files are missing or cut.
-pub fn unchanged(published: &Published) -> Result<Option<Summary>, EngineError> {
+/// An index with more failures than the job now allows is an error.
+pub fn unchanged(job: &Job, published: &Published) -> Result<Option<Summary>, EngineError> {
     for file in &published.manifest.files {
         if let Err(difference) = file.compare(&published.folder, false) {
             let path = published.folder.join(&file.path);
@@ -192,11 +193,18 @@ pub fn unchanged(published: &Published) -> Result<Option<Summary>, EngineError> 
             return Ok(None);
         }
     }
-    let run = published.run()?;
+    let run = match manifest::sound_run(&published.folder, &published.manifest) {
+        Ok(run) => run,
+        Err(error) => {
+            tracing::warn!("{error}; the index is built again");
+            return Ok(None);
+        }
+    };
     let failed = |(stage, tally): (&String, &Tally)| stage != ingest::STAGE && tally.failed > 0;
     if run.stages.iter().any(failed) {
         return Ok(None);
     }
+    failures::check(job, &run.stages, &published.folder)?;
     Ok(Some(Summary {
         outcome: Outcome::Unchanged(published.number),
         run,
@@ -208,7 +216,7 @@ pub fn needs_generator(job: &Job) -> bool {
     job.expand.enabled || (job.intents.enabled && job.corpus.intents.is_none())
 }
 
-fn job_name(job: &Job) -> &str {
+pub fn job_name(job: &Job) -> &str {
     job.name.as_deref().unwrap_or("job")
 }
 
@@ -392,17 +400,7 @@ impl Build<'_> {
     }
 
     fn check_failures(&self) -> Result<(), EngineError> {
-        let Some(most) = &self.job.engine.max_failures else {
-            return Ok(());
-        };
-        match failures::above(most, &self.totals()) {
-            Some((failed, limit)) => Err(EngineError::TooManyFailures {
-                failed,
-                limit,
-                folder: self.building.folder().join(Dataset::Quarantine.folder()),
-            }),
-            None => Ok(()),
-        }
+        failures::check(self.job, &self.totals(), &self.building.folder())
     }
 
     /// Writes the manifest and has the generation verified against it; only then is it published.
@@ -426,11 +424,9 @@ impl Build<'_> {
         }
         let chunks = manifest.datasets.get(Dataset::Chunks.folder());
         tally.computed = chunks.map_or(0, |chunks| chunks.rows);
-        let mut run = self.account(started);
-        run.rates.insert(verify::STAGE.into(), Rate::of(&tally));
-        run.stages.insert(verify::STAGE.into(), tally);
+        let mut run = self.account(started, Some(tally));
         run.seconds = clock.elapsed().as_secs_f64();
-        store::replace_json(&folder.join("run.json"), &run)?;
+        store::replace_json(&folder.join(manifest::RUN), &run)?;
         manifest::write_checksums(&folder, &manifest)?;
         let outcome = Outcome::Published(self.building.publish()?);
         Ok(Summary { outcome, run })

@@ -1,16 +1,33 @@
 //! When a run has failed too often to go on.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::Path};
 
-use super::{ingest, stage::Stage};
+use super::{EngineError, ingest, stage::Stage};
 use crate::{
-    job::MaxFailures,
+    job::{Job, MaxFailures},
     store::{Dataset, progress::Tally},
 };
 
+/// An error if the job allows fewer failures than there are in the generation.
+pub fn check(
+    job: &Job,
+    totals: &BTreeMap<String, Tally>,
+    generation: &Path,
+) -> Result<(), EngineError> {
+    let most = job.engine.max_failures.as_ref();
+    match most.and_then(|most| above(most, totals)) {
+        Some((failed, limit)) => Err(EngineError::TooManyFailures {
+            failed,
+            limit,
+            folder: generation.join(Dataset::Quarantine.folder()),
+        }),
+        None => Ok(()),
+    }
+}
+
 /// The failures, and how many were allowed, once there are too many: a count limits all stages together, a share
 /// each stage by the rows it reads.
-pub fn above(most: &MaxFailures, totals: &BTreeMap<String, Tally>) -> Option<(u64, u64)> {
+fn above(most: &MaxFailures, totals: &BTreeMap<String, Tally>) -> Option<(u64, u64)> {
     let failed = |stage: &str| totals.get(stage).map_or(0, |t| t.failed);
     if let MaxFailures::Count(limit) = most {
         let all = totals.values().map(|t| t.failed).sum();

@@ -1,6 +1,7 @@
 //! Runs a job: its stages, shard by shard, through DataFusion; then the indexes; then publication.
 
 pub mod build;
+mod clock;
 mod failures;
 pub mod fingerprint;
 pub mod functions;

@@ -2,15 +2,13 @@
 
 use std::{
     fmt,
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::{Duration, Instant},
+    sync::{Arc, OnceLock},
+    time::Duration,
 };
 
 use candle_core::Device;
 
+use super::clock::Clock;
 use crate::{
     job::spec,
     model::{
@@ -115,7 +113,7 @@ impl Models {
                 &inner.device,
             );
             loaded
-                .map(|e| Arc::new(inner.busy.watch(Arc::new(e))) as Arc<dyn Embed>)
+                .map(|e| Arc::new(inner.watched(Arc::new(e))) as Arc<dyn Embed>)
                 .map_err(|e| e.to_string())
         };
         shared(
@@ -127,8 +125,8 @@ impl Models {
 
     pub fn generator(&self) -> Result<Arc<dyn Generate>, ModelError> {
         match &self.inner.server {
-            Some(server) => Ok(Arc::new(self.inner.busy.watch(server.clone()))),
-            None => Ok(Arc::new(self.inner.busy.watch(self.decoder()?))),
+            Some(server) => Ok(Arc::new(self.inner.watched(server.clone()))),
+            None => Ok(Arc::new(self.inner.watched(self.decoder()?))),
         }
     }
 
@@ -136,10 +134,10 @@ impl Models {
     pub fn scorer(&self) -> Result<Option<Arc<dyn Score>>, ModelError> {
         match &self.inner.server {
             Some(server) if server.can_score()? => {
-                Ok(Some(Arc::new(self.inner.busy.watch(server.clone()))))
+                Ok(Some(Arc::new(self.inner.watched(server.clone()))))
             }
             Some(_) => Ok(None),
-            None => Ok(Some(Arc::new(self.inner.busy.watch(self.decoder()?)))),
+            None => Ok(Some(Arc::new(self.inner.watched(self.decoder()?)))),
         }
     }
 
@@ -179,27 +177,11 @@ impl Models {
     }
 }
 
-/// Adds up times, in nanoseconds.
-#[derive(Clone, Default)]
-struct Clock(Arc<AtomicU64>);
-
-impl Clock {
-    fn time<T>(&self, work: impl FnOnce() -> T) -> T {
-        let start = Instant::now();
-        let result = work();
-        let nanoseconds = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        self.0.fetch_add(nanoseconds, Ordering::Relaxed);
-        result
-    }
-
-    fn read(&self) -> Duration {
-        Duration::from_nanos(self.0.load(Ordering::Relaxed))
-    }
-
-    fn watch<T>(&self, model: Arc<T>) -> Watched<T> {
+impl Inner {
+    fn watched<T>(&self, model: Arc<T>) -> Watched<T> {
         Watched {
             model,
-            busy: self.clone(),
+            busy: self.busy.clone(),
         }
     }
 }
@@ -284,6 +266,12 @@ pub fn title_prefix(title: &str, embedder: &dyn Embed) -> Result<String, ModelEr
         .get(TITLE_TOKENS)
         .map_or(title.len(), |&(start, _)| title.floor_char_boundary(start));
     Ok(format!("{}\n", title[..end].trim_end()))
+}
+
+/// Tokens that the title takes of every chunk's embedding.
+pub fn title_tokens(title: Option<&str>, embedder: &dyn Embed) -> Result<usize, ModelError> {
+    let prefix = with_title(title, "", embedder)?;
+    Ok(embedder.token_offsets(&prefix)?.len())
 }
 
 /// The text as embedded: under its title, unless that is missing or empty.

@@ -9,7 +9,7 @@ use tokio::runtime::Runtime;
 
 use super::{
     EngineError,
-    build::{check_factory, needs_generator, stages, unchanged},
+    build::{check_factory, job_name, needs_generator, stages, unchanged},
     fingerprint::Fingerprints,
     functions, indexes, ingest,
     models::Models,
@@ -28,6 +28,9 @@ use crate::{
     },
 };
 use count::{Count, Counted, Known};
+
+/// Why a stage does not run.
+const DONE: &str = "done by the unfinished build";
 
 /// Tokens of a question as people and generators write them, its line break included.
 const TOKENS_PER_QUESTION: u64 = 14;
@@ -66,7 +69,7 @@ pub struct StagePlan {
     pub tokens_written: u64,
     /// At the last run's rate; null where there is none.
     pub seconds: Option<f64>,
-    /// None: the figures are exact, but for the room that a long title takes in a chunk.
+    /// None: the figures are exact.
     pub estimate: Option<String>,
     /// Why the stage runs.
     pub reason: String,
@@ -84,22 +87,25 @@ pub fn plan(job: &Job) -> Result<Plan, EngineError> {
     let scan = runtime.block_on(corpus::open(&ctx, &job.corpus))?;
     let fingerprint = fingerprints.plan(job, &scan.fingerprint());
     let output = Output::new(&job.output.path);
+    output.check_owner(job_name(job))?;
     let published = output.published()?;
     let up_to_date = match published
         .as_ref()
         .filter(|p| p.manifest.plan == fingerprint)
     {
-        Some(same) => unchanged(same)?.is_some(),
+        Some(same) => unchanged(job, same)?.is_some(),
         None => false,
     };
-    let planner = Planner {
+    let mut planner = Planner {
         job,
         fingerprints: &fingerprints,
         up_to_date,
         unfinished: output.unfinished(&fingerprint),
         earlier: published.as_ref().map(Earlier::new),
+        damaged: Vec::new(),
         dim: models.dim(),
     };
+    planner.find_damaged();
     functions::register(&ctx, job, &fingerprints, &models, Arc::new(()));
     let known = planner.known_in();
     let embedder = models.embedder()?;
@@ -149,10 +155,35 @@ struct Planner<'a> {
     up_to_date: bool,
     unfinished: Option<Unfinished>,
     earlier: Option<Earlier<'a>>,
+    /// Published datasets whose files are not as they were written.
+    damaged: Vec<Dataset>,
     dim: usize,
 }
 
 impl Planner<'_> {
+    /// Looks for damage as a build does, which takes over nothing from a stage's damaged files.
+    fn find_damaged(&mut self) {
+        let Some(earlier) = self.earlier.as_ref().filter(|_| !self.up_to_date) else {
+            return;
+        };
+        let Published {
+            folder, manifest, ..
+        } = earlier.published;
+        let runs = stages(self.job).into_iter();
+        for dataset in runs.flat_map(|stage| [stage.output(), stage.outcomes()]) {
+            if let Some(damage) = damaged(folder, &manifest.files, &[dataset]) {
+                tracing::warn!("{damage}; nothing of it is taken over");
+                self.damaged.push(dataset);
+            }
+        }
+    }
+
+    fn is_damaged(&self, stage: Stage) -> bool {
+        [stage.output(), stage.outcomes()]
+            .iter()
+            .any(|dataset| self.damaged.contains(dataset))
+    }
+
     fn unchanged(&self, stage: Stage) -> bool {
         self.earlier.as_ref().is_some_and(|earlier| {
             let fingerprint = earlier.published.manifest.stages.get(stage.name());
@@ -164,15 +195,9 @@ impl Planner<'_> {
     fn known_in(&self) -> Option<&Path> {
         let first = stages(self.job).into_iter().next()?;
         let earlier = self.earlier.as_ref().filter(|_| self.unchanged(first))?;
-        let Published {
-            folder, manifest, ..
-        } = earlier.published;
         let read = [first.outcomes(), Dataset::Chunks, Dataset::Queries];
-        if let Some(damage) = damaged(folder, &manifest.files, &read) {
-            tracing::warn!("{damage}; nothing of the published index is taken over");
-            return None;
-        }
-        Some(folder)
+        let is_damaged = read.iter().any(|dataset| self.damaged.contains(dataset));
+        (!is_damaged).then_some(earlier.published.folder.as_path())
     }
 
     fn left(&self) -> Option<Left> {
@@ -214,8 +239,11 @@ impl Planner<'_> {
     fn stages(&self, corpus: &Counted) -> Vec<StagePlan> {
         let rejected = corpus.rejected;
         let documents = StagePlan {
-            estimate: (rejected > 0).then(|| format!("{rejected} further rows go to quarantine")),
-            ..self.whole(ingest::STAGE, corpus.all.documents, "always read")
+            estimate: (rejected > 0).then(|| match self.up_to_date {
+                true => format!("{rejected} further rows are in quarantine"),
+                false => format!("{rejected} further rows go to quarantine"),
+            }),
+            ..self.whole(ingest::STAGE, corpus.all.documents, &self.read(corpus))
         };
         let mut plans = vec![documents];
         plans.extend(
@@ -241,12 +269,27 @@ impl Planner<'_> {
         plans
     }
 
+    /// Why the corpus is read, and what of the published index it no longer holds.
+    fn read(&self, corpus: &Counted) -> String {
+        let rows = |earlier: &Earlier| {
+            let datasets = &earlier.published.manifest.datasets;
+            datasets.get(Dataset::Documents.folder()).map(|d| d.rows)
+        };
+        let before = self.earlier.as_ref().and_then(rows).unwrap_or(0);
+        match before.saturating_sub(corpus.known.documents) {
+            gone if gone > 0 && corpus.known.documents > 0 => {
+                format!("always read; {gone} of the published index are removed or have changed")
+            }
+            _ => "always read".into(),
+        }
+    }
+
     /// A step that takes over nothing of the published index.
     fn whole(&self, stage: &'static str, rows: u64, reason: &str) -> StagePlan {
         let (compute, reason) = match (self.up_to_date, self.done(stage).rows) {
             (true, _) => (0, "the published index is up to date"),
             (false, 0) => (rows, reason),
-            (false, _) => (0, "done by the unfinished build"),
+            (false, _) => (0, DONE),
         };
         StagePlan {
             stage,
@@ -284,8 +327,8 @@ impl Planner<'_> {
     fn stage(&self, stage: Stage, corpus: &Counted) -> StagePlan {
         let changed = self.changed(stage);
         let (count, known) = match changed {
-            None => (&corpus.new, corpus.known),
-            Some(_) => (&corpus.all, Known::default()),
+            None if !self.is_damaged(stage) => (&corpus.new, corpus.known),
+            _ => (&corpus.all, Known::default()),
         };
         let Work {
             compute,
@@ -311,13 +354,17 @@ impl Planner<'_> {
             tokens_written,
             seconds: self.seconds(stage.name(), compute),
             estimate: estimate.filter(|_| compute > 0),
-            reason: self.reason(stage, changed, compute),
+            reason: match (compute, done.computed + done.reused + done.failed) {
+                (0, 1..) => DONE.into(),
+                _ => self.reason(stage, changed, compute),
+            },
         }
     }
 
     fn reason(&self, stage: Stage, changed: Option<Stage>, compute: u64) -> String {
         match changed {
             _ if self.earlier.is_none() => "nothing is published yet".into(),
+            None if self.is_damaged(stage) => "its files in the published index are damaged".into(),
             Some(changed) if changed == stage => {
                 "its parameters or model files have changed since the published index".into()
             }
@@ -399,7 +446,7 @@ fn work(stage: Stage, job: &Job, count: &Count) -> Work {
             );
             (count.chunks, read, written, Some(basis))
         }
-        Stage::TextVectors => (count.chunks, count.chunk_tokens, 0, chunks_basis()),
+        Stage::TextVectors => (count.chunks, count.embedded_tokens, 0, chunks_basis()),
         Stage::QueryVectors => {
             let basis = format!("{TOKENS_PER_QUESTION} tokens a question");
             (questions, questions * TOKENS_PER_QUESTION, 0, Some(basis))

@@ -17,7 +17,7 @@ pub use history::{Generation, Removed};
 
 use super::{
     Manifest, StoreError,
-    manifest::Run,
+    manifest::{self, Run},
     progress::{Header, Journal},
     read_json, rename, replace,
 };
@@ -54,7 +54,7 @@ pub enum Unfinished {
 impl Published {
     /// What happened while it was built.
     pub fn run(&self) -> Result<Run, StoreError> {
-        read_json(&self.folder.join("run.json"))
+        read_json(&self.folder.join(manifest::RUN))
     }
 }
 

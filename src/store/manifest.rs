@@ -11,7 +11,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use walkdir::WalkDir;
 
-use super::{Dataset, StoreError, dataset, progress::Tally, replace};
+use super::{Dataset, StoreError, dataset, progress::Tally, read_json, replace};
 use crate::model::ModelIdentity;
 
 pub const FORMAT: u32 = 1;
@@ -127,8 +127,11 @@ pub struct Run {
     pub job: String,
     /// BLAKE3 of the job file.
     pub job_file: Option<String>,
-    /// Unix time in seconds of this process; an earlier one that was killed is in the tallies alone.
+    /// Unix time in seconds of this process.
     pub started: u64,
+    /// Whether it went on from a build that was ended; that one's work is in the stages' tallies, but not in `seconds`.
+    #[serde(default)]
+    pub resumed: bool,
     pub seconds: f64,
     pub stages: BTreeMap<String, Tally>,
     /// Of the stages that have ever computed anything.
@@ -144,6 +147,9 @@ pub struct Rate {
     pub rows: f64,
     /// Tokens a second.
     pub tokens: f64,
+    /// Rows that it was measured on.
+    #[serde(default)]
+    pub computed: u64,
 }
 
 impl Rate {
@@ -152,6 +158,7 @@ impl Rate {
         Self {
             rows: tally.computed as f64 / seconds,
             tokens: tally.tokens as f64 / seconds,
+            computed: tally.computed,
         }
     }
 }
@@ -219,19 +226,40 @@ pub fn files(generation: &Path) -> Result<Vec<FileSummary>, StoreError> {
     paths(generation)?.into_iter().map(summary).collect()
 }
 
+pub const RUN: &str = "run.json";
+
 /// The BLAKE3 of every file of a generation, as `b3sum` writes and checks them.
 pub const CHECKSUMS: &str = "CHECKSUMS";
 
-/// Writes the checksums: those the manifest has, its own and run.json's.
-pub fn write_checksums(generation: &Path, manifest: &Manifest) -> Result<(), StoreError> {
-    let path = generation.join(CHECKSUMS);
+/// Those the manifest has, its own and run.json's.
+fn checksums(generation: &Path, manifest: &Manifest) -> Result<String, StoreError> {
     let mut lines = String::new();
     for file in &manifest.files {
         lines += &format!("{}  {}\n", file.blake3, file.path);
     }
-    for name in ["manifest.json", "run.json"] {
+    for name in ["manifest.json", RUN] {
         lines += &format!("{}  {name}\n", hash_file(&generation.join(name))?);
     }
+    Ok(lines)
+}
+
+/// run.json, if it and the manifest are as the checksums say.
+pub fn sound_run(generation: &Path, manifest: &Manifest) -> Result<Run, StoreError> {
+    let run = read_json(&generation.join(RUN))?;
+    let path = generation.join(CHECKSUMS);
+    let written = std::fs::read_to_string(&path).map_err(StoreError::io(&path))?;
+    match checksums(generation, manifest)? == written {
+        true => Ok(run),
+        false => Err(StoreError::Invalid {
+            path,
+            message: "does not agree with manifest.json and run.json".into(),
+        }),
+    }
+}
+
+pub fn write_checksums(generation: &Path, manifest: &Manifest) -> Result<(), StoreError> {
+    let path = generation.join(CHECKSUMS);
+    let lines = checksums(generation, manifest)?;
     replace(&path, |file| {
         file.write_all(lines.as_bytes())
             .map_err(StoreError::io(&path))
@@ -240,7 +268,7 @@ pub fn write_checksums(generation: &Path, manifest: &Manifest) -> Result<(), Sto
 
 /// Every file below a generation's folder but those that speak of it, with `/`, in order.
 pub fn paths(generation: &Path) -> Result<Vec<String>, StoreError> {
-    let own = ["manifest.json", "run.json", CHECKSUMS, "journal.ndjson"];
+    let own = ["manifest.json", RUN, CHECKSUMS, "journal.ndjson"];
     let mut paths = Vec::new();
     for entry in WalkDir::new(generation).sort_by_file_name() {
         let entry = entry.map_err(|e| StoreError::Invalid {

@@ -98,6 +98,7 @@ pub struct Journal {
     file: File,
     done: BTreeSet<(String, Option<usize>)>,
     totals: BTreeMap<String, Tally>,
+    resumed: bool,
 }
 
 impl Journal {
@@ -115,6 +116,7 @@ impl Journal {
             file,
             done: BTreeSet::new(),
             totals: BTreeMap::new(),
+            resumed: false,
         }
     }
 
@@ -146,8 +148,14 @@ impl Journal {
             .map_err(StoreError::io(path))?;
         file.set_len(whole).map_err(StoreError::io(path))?;
         let mut journal = Self::empty(path, file);
+        journal.resumed = !lines.is_empty();
         lines.into_iter().for_each(|line| journal.count(line));
         Ok(Some(journal))
+    }
+
+    /// Whether it goes on from an interrupted run that had finished something.
+    pub fn was_resumed(&self) -> bool {
+        self.resumed
     }
 
     pub fn is_done(&self, stage: &str, shard: Option<usize>) -> bool {

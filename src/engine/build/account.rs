@@ -4,13 +4,16 @@ use std::{collections::BTreeMap, path::Path};
 
 use super::{Build, job_name, needs_generator, stages};
 use crate::{
-    engine::{EngineError, indexes, ingest, reuse, stage::Stage},
+    engine::{EngineError, indexes, ingest, reuse, stage::Stage, verify},
     store::{
         Dataset, Manifest,
         manifest::{self, DatasetSummary, Determinism, Indexes, Machine, Rate, Run},
         progress::Tally,
     },
 };
+
+/// A run that computed this many times fewer rows than the one before says less of a stage's rate.
+const TELLING: u64 = 10;
 
 impl Build<'_> {
     pub(super) fn totals(&self) -> BTreeMap<String, Tally> {
@@ -32,8 +35,10 @@ impl Build<'_> {
         totals
     }
 
-    pub(super) fn account(&self, started: u64) -> Run {
-        let stages = self.totals();
+    /// `verify`: of the check before publication, once it is done.
+    pub(super) fn account(&self, started: u64, verify: Option<Tally>) -> Run {
+        let mut stages = self.totals();
+        stages.extend(verify.map(|tally| (verify::STAGE.to_owned(), tally)));
         Run {
             format: manifest::FORMAT,
             intendex: env!("CARGO_PKG_VERSION").into(),
@@ -44,6 +49,7 @@ impl Build<'_> {
             job: job_name(self.job).into(),
             job_file: self.options.job_file.clone(),
             started,
+            resumed: self.building.journal.was_resumed(),
             seconds: 0.0,
             quarantined: stages.values().map(|t| t.failed).sum(),
             rates: self.rates(&stages),
@@ -56,13 +62,15 @@ impl Build<'_> {
         }
     }
 
-    /// A stage that had nothing to compute has the rate of the run before.
+    /// A stage that computed much less than the run before keeps its rate: what it took to begin would count too much.
     fn rates(&self, stages: &BTreeMap<String, Tally>) -> BTreeMap<String, Rate> {
         let before = self.published.as_ref().and_then(|p| p.run().ok());
         let before = before.map(|run| run.rates).unwrap_or_default();
-        let rate = |(name, tally): (&String, &Tally)| match tally.computed {
-            0 => before.get(name).copied().map(|rate| (name.clone(), rate)),
-            _ => Some((name.clone(), Rate::of(tally))),
+        let rate = |(name, tally): (&String, &Tally)| {
+            let before = before.get(name).copied();
+            let better = before.filter(|before| tally.computed < before.computed / TELLING);
+            let own = (tally.computed > 0).then(|| Rate::of(tally));
+            Some((name.clone(), better.or(own).or(before)?))
         };
         stages.iter().filter_map(rate).collect()
     }

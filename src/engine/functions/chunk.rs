@@ -13,10 +13,10 @@ use super::{
     text_at, texts_at, titles_and_texts,
 };
 use crate::{
-    chunk::{Chunk, Chunked},
+    chunk::{Chunk, ChunkError, Chunked},
     engine::{
         fingerprint::Key,
-        models::{Models, title_prefix},
+        models::{Models, title_tokens},
     },
     job::{Progress, spec},
     model::Embed,
@@ -58,34 +58,22 @@ impl Chunks {
         ]
         .into()
     }
+}
 
-    /// Cuts one document. The title is embedded with every chunk, so the cap leaves room for it.
-    fn cut(
-        &self,
-        title: Option<&str>,
-        text: &str,
-        intents: &[String],
-        embedder: &dyn Embed,
-    ) -> Result<Chunked, String> {
-        let prefix = title
-            .map(|t| title_prefix(t, embedder))
-            .transpose()
-            .map_err(|e| e.to_string())?;
-        let prefix_tokens = match &prefix {
-            Some(prefix) => embedder
-                .token_offsets(prefix)
-                .map_err(|e| e.to_string())?
-                .len(),
-            None => 0,
-        };
-        let room = embedder
-            .max_text_tokens()
-            .saturating_sub(prefix_tokens)
-            .max(1);
-        let mut settings = self.settings.clone();
-        settings.max_tokens = Some(settings.max_tokens.map_or(room, |cap| cap.min(room)));
-        crate::chunk::chunk(text, intents, &settings, embedder).map_err(|e| e.to_string())
-    }
+/// Cuts one document. The title is embedded with every chunk, so the cap leaves room for it.
+pub fn cut(
+    settings: &spec::Chunk,
+    (title, text): (Option<&str>, &str),
+    intents: &[String],
+    embedder: &dyn Embed,
+) -> Result<Chunked, ChunkError> {
+    let room = embedder
+        .max_text_tokens()
+        .saturating_sub(title_tokens(title, embedder)?)
+        .max(1);
+    let mut settings = settings.clone();
+    settings.max_tokens = Some(settings.max_tokens.map_or(room, |cap| cap.min(room)));
+    crate::chunk::chunk(text, intents, &settings, embedder)
 }
 
 impl MapStage for Chunks {
@@ -121,11 +109,12 @@ impl MapStage for Chunks {
             .into_par_iter()
             .map(|i| {
                 let (title, text) = (text_at(titles, i), text_at(texts, i).unwrap_or_default());
-                let cut = self.cut(title, text, &texts_at(&arguments[2], i), &*embedder);
+                let intents = texts_at(&arguments[2], i);
+                let cut = cut(&self.settings, (title, text), &intents, &*embedder);
                 self.progress.advance(1);
                 match cut {
                     Ok(chunked) => (outcome(&chunked), chunked),
-                    Err(error) => (Outcome::failed(error), Chunked::default()),
+                    Err(error) => (Outcome::failed(error.to_string()), Chunked::default()),
                 }
             })
             .unzip();

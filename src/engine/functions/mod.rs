@@ -11,6 +11,8 @@ pub mod outcome;
 mod queries;
 mod score;
 
+pub use chunk::cut;
+
 use std::{
     fmt,
     hash::{Hash, Hasher},

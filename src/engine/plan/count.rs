@@ -16,7 +16,9 @@ use crate::{
     engine::{
         EngineError,
         build::stages,
+        functions::cut,
         ingest,
+        models::title_tokens,
         stage::{self, Stage},
         table,
     },
@@ -25,7 +27,7 @@ use crate::{
         Job,
         spec::{self, ChunkMethod},
     },
-    model::{Embed, ModelError},
+    model::{Embed, ModelError, TextKind},
     store::{Dataset, dataset::PartWriter, schema::KEY_BYTES},
     text,
 };
@@ -33,7 +35,7 @@ use crate::{
 /// A chunk's usual best cosine to an intent, which decides how long the paper's objective makes chunks.
 const USUAL_RELEVANCE: f32 = 0.5;
 
-const FIGURES: usize = 7;
+const FIGURES: usize = 8;
 
 /// What documents count for.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -47,8 +49,9 @@ pub struct Count {
     pub intent_tokens: u64,
     pub intents: u64,
     pub chunks: u64,
-    /// Tokens of titles that are embedded with chunks are not counted.
     pub chunk_tokens: u64,
+    /// Those, their titles' and the model's own with every chunk.
+    pub embedded_tokens: u64,
 }
 
 impl Count {
@@ -60,6 +63,7 @@ impl Count {
         "intents",
         "chunks",
         "chunk_tokens",
+        "embedded_tokens",
     ];
 
     fn figures(self) -> [u64; FIGURES] {
@@ -71,6 +75,7 @@ impl Count {
             self.intents,
             self.chunks,
             self.chunk_tokens,
+            self.embedded_tokens,
         ]
     }
 
@@ -83,6 +88,7 @@ impl Count {
             intents,
             chunks,
             chunk_tokens,
+            embedded_tokens,
         ] = figures;
         Self {
             documents,
@@ -92,6 +98,7 @@ impl Count {
             intents,
             chunks,
             chunk_tokens,
+            embedded_tokens,
         }
     }
 }
@@ -127,13 +134,14 @@ pub async fn count(
     let mut rejected = 0;
     let first = stages(job).into_iter().next().unwrap_or(Stage::Chunks);
     let mut batches = std::pin::pin!(scan.stream().await?);
+    let own = own_tokens(embedder)?;
     while let Some(batch) = batches.next().await {
         let batch = batch?;
         rejected += batch.rejected.len() as u64;
         let documents = ingest::documents_batch(&batch.documents, &path)?;
         let keys = stage::keys_of(first, ctx, documents.clone()).await?;
         let mut columns = vec![keys];
-        columns.extend(figures(job, &documents, embedder)?);
+        columns.extend(figures(job, &documents, (embedder, own))?);
         let rows = RecordBatch::try_new(schema(), columns);
         writer.write(&rows.map_err(EngineError::batch(&path))?)?;
     }
@@ -166,18 +174,20 @@ fn schema() -> SchemaRef {
 fn figures(
     job: &Job,
     documents: &RecordBatch,
-    embedder: &dyn Embed,
+    embedder: (&dyn Embed, usize),
 ) -> Result<Vec<ArrayRef>, EngineError> {
     let column = |name: &str| {
         documents
             .column_by_name(name)
             .expect("a column of the documents dataset")
     };
+    let titles = column("title").as_string::<i32>();
     let texts = column("text").as_string::<i32>();
     let given = job.corpus.intents.as_ref().map(|_| column("intents"));
     let count = |i| {
         let given = given.and_then(|column| given_at(column, i));
-        count_document(job, texts.value(i), given, embedder).map(Count::figures)
+        let title = titles.is_valid(i).then(|| titles.value(i));
+        count_document(job, (title, texts.value(i)), given, embedder).map(Count::figures)
     };
     let rows: Vec<[u64; FIGURES]> = (0..documents.num_rows())
         .into_par_iter()
@@ -258,9 +268,9 @@ fn given_at(column: &ArrayRef, i: usize) -> Option<u64> {
 
 fn count_document(
     job: &Job,
-    text: &str,
+    (title, text): (Option<&str>, &str),
     given: Option<u64>,
-    embedder: &dyn Embed,
+    (embedder, own): (&dyn Embed, usize),
 ) -> Result<Count, ModelError> {
     let sentences = text::analyse(text).sentences.len();
     let tokens = embedder.token_offsets(text)?.len() as u64;
@@ -276,7 +286,7 @@ fn count_document(
             sentences.div_ceil(favoured_length(&job.chunk)) as u64,
             tokens,
         ),
-        _ => match crate::chunk::chunk(text, &[], &job.chunk, embedder) {
+        _ => match cut(&job.chunk, (title, text), &[], embedder) {
             Ok(cut) => (
                 cut.chunks.len() as u64,
                 cut.chunks.iter().map(|c| c.tokens as u64).sum(),
@@ -293,7 +303,16 @@ fn count_document(
         intents,
         chunks,
         chunk_tokens,
+        embedded_tokens: chunk_tokens + chunks * (title_tokens(title, embedder)? + own) as u64,
     })
+}
+
+/// Tokens that the model puts around every text: its special tokens and its prefix.
+fn own_tokens(embedder: &dyn Embed) -> Result<usize, ModelError> {
+    let text = "a";
+    let embedded = embedder.embed(&[text], TextKind::Document)?;
+    let own = embedder.token_offsets(text)?.len();
+    Ok(embedded.tokens[0].saturating_sub(own))
 }
 
 /// Sentences n that maximise (R − λn² − β)/n, the objective per sentence.

@@ -24,6 +24,7 @@ use std::{
 };
 
 pub use finding::Finding;
+pub use model::check_embedder;
 
 use super::EngineError;
 use crate::{
@@ -77,7 +78,7 @@ impl Sample {
 }
 
 /// What is wrong with a generation, published or about to be; nothing if it is whole. Without an embedder, nothing is
-/// embedded again.
+/// embedded again; one that [`check_embedder`] finds fault with makes every vector a finding.
 ///
 /// Files that are not as the manifest says are reported and not read any further. An error means that there is no such
 /// folder.
@@ -103,7 +104,7 @@ pub fn verify(
     };
     files::check(&mut subject, &mut findings, progress);
     let shards = datasets::check(&mut subject, &mut findings);
-    let model = model::Model::new(&subject, embedder, &mut findings);
+    let model = model::Model::new(&subject, embedder);
     let mut indexes = shard::Indexes::open(&subject, &mut findings);
     progress.start(STAGE, subject.rows(Dataset::Chunks), "chunks");
     for number in 0..shards {

@@ -8,6 +8,7 @@ use super::{
 use crate::{
     engine::models::with_title,
     model::{Embed, ModelError, ModelIdentity, bert},
+    store::Manifest,
 };
 
 const CHECK: &str = "model";
@@ -17,7 +18,6 @@ const SAME: f32 = 0.999;
 const BATCH: usize = 64;
 
 pub struct Model<'a> {
-    /// None: not given, or not the model of the build.
     embedder: Option<&'a dyn Embed>,
     /// Whether vectors have length 1; None: the manifest does not say, and the model's files are not there.
     pub unit: Option<bool>,
@@ -32,20 +32,14 @@ pub struct Again {
 }
 
 impl<'a> Model<'a> {
-    pub fn new(
-        subject: &Subject,
-        embedder: Option<&'a dyn Embed>,
-        findings: &mut Findings,
-    ) -> Self {
-        let wanted = &subject.manifest.embedder;
-        let other = embedder.and_then(|embedder| unlike(embedder, wanted, subject.manifest.dim));
-        let same = embedder.filter(|_| other.is_none());
-        if let (Some(message), Some(embedder)) = (other, embedder) {
-            findings.add(CHECK, &embedder.identity().name, message);
-        }
+    pub fn new(subject: &Subject, embedder: Option<&'a dyn Embed>) -> Self {
+        let built_with = &subject.manifest.embedder;
         Self {
-            unit: is_unit(subject, same.map_or(wanted, |embedder| embedder.identity())),
-            embedder: same,
+            unit: is_unit(
+                subject,
+                embedder.map_or(built_with, |embedder| embedder.identity()),
+            ),
+            embedder,
         }
     }
 
@@ -73,7 +67,13 @@ impl<'a> Model<'a> {
     }
 }
 
-/// How an embedder is not the one of the manifest. Its name does not matter where its files are known.
+/// How an embedder is not the one of the build, if it is not.
+pub fn check_embedder(embedder: &dyn Embed, manifest: &Manifest) -> Option<Finding> {
+    let message = unlike(embedder, &manifest.embedder, manifest.dim)?;
+    Some(Finding::new(CHECK, &embedder.identity().name, message))
+}
+
+/// Its name does not matter where its files are known.
 fn unlike(embedder: &dyn Embed, wanted: &ModelIdentity, dim: usize) -> Option<String> {
     let found = embedder.identity();
     let files = |identity: &ModelIdentity| -> Vec<(String, String)> {

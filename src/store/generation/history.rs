@@ -9,7 +9,11 @@ use serde::Serialize;
 use walkdir::WalkDir;
 
 use super::{ABANDONED, BUILDING, GENERATIONS, JOURNAL, MANIFEST, Output, Writer};
-use crate::store::{Dataset, Manifest, StoreError, manifest::Run, read_json, rename};
+use crate::store::{
+    Dataset, Manifest, StoreError,
+    manifest::{self, Run},
+    read_json, rename,
+};
 
 /// What a generation is called from the moment its removal begins.
 const REMOVED: &str = "removed-";
@@ -49,17 +53,37 @@ impl Output {
                 message: "no output of `intendex build` is here".into(),
             });
         }
+        let numbers = self.generations()?;
         // A damaged CURRENT points at none, and this list says what it can be pointed at.
-        let current = self.number().ok().flatten();
-        let numbers = self.generations()?.into_iter();
+        let current = match self.number() {
+            Ok(Some(number)) if !numbers.contains(&number) => {
+                tracing::warn!("{}", self.points_nowhere(number));
+                None
+            }
+            Ok(current) => current,
+            Err(error) => {
+                tracing::warn!("{error}");
+                None
+            }
+        };
+        let numbers = numbers.into_iter();
         Ok(numbers.map(|n| self.describe(n, current)).collect())
+    }
+
+    fn points_nowhere(&self, number: u64) -> StoreError {
+        StoreError::Invalid {
+            path: self.root.join("CURRENT"),
+            message: format!(
+                "names generation {number}, which is not here; `intendex rollback --to N` points it at one that is"
+            ),
+        }
     }
 
     /// Says as much as can be read: a damaged generation has its place in the list all the same.
     fn describe(&self, number: u64, current: Option<u64>) -> Generation {
         let folder = self.folder(number);
         let manifest: Option<Manifest> = read_json(&folder.join(MANIFEST)).ok();
-        let run: Option<Run> = read_json(&folder.join("run.json")).ok();
+        let run: Option<Run> = read_json(&folder.join(manifest::RUN)).ok();
         let rows = |dataset: Dataset| {
             let datasets = &manifest.as_ref()?.datasets;
             Some(datasets.get(dataset.folder())?.rows)
@@ -88,7 +112,17 @@ impl Writer {
         if !manifest.exists() {
             return Err(self.invalid(format!("there is no generation {target}")));
         }
-        read_json::<Manifest>(&manifest)?;
+        let manifest: Manifest = read_json(&manifest)?;
+        let folder = self.output.folder(target);
+        for file in &manifest.files {
+            if let Err(difference) = file.compare(&folder, false) {
+                let path = folder.join(&file.path);
+                tracing::warn!(
+                    "{} {difference}; `intendex verify` checks the rest",
+                    path.display()
+                );
+            }
+        }
         self.output.point_current_at(target)
     }
 
@@ -121,6 +155,9 @@ impl Writer {
         if current.is_none() && !numbers.is_empty() {
             let message = "CURRENT is missing, so what is to stay cannot be told; `intendex rollback --to N` writes it";
             return Err(self.invalid(message.into()));
+        }
+        if let Some(number) = current.filter(|number| !numbers.contains(number)) {
+            return Err(self.output.points_nowhere(number));
         }
         let old = numbers.len().saturating_sub(keep.max(1));
         for number in numbers.into_iter().take(old) {

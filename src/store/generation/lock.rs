@@ -48,7 +48,7 @@ impl Output {
     }
 
     /// Refuses a folder that holds something else, or the output of a job of another name.
-    fn check_owner(&self, job: &str) -> Result<(), StoreError> {
+    pub fn check_owner(&self, job: &str) -> Result<(), StoreError> {
         match fs::read_to_string(self.root.join("JOB")) {
             Ok(owner) if owner.trim() == job => Ok(()),
             Ok(owner) => Err(StoreError::OtherJob {
