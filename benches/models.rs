@@ -3,7 +3,7 @@
 //!     cargo bench --bench models -- decoder MODEL.gguf SETTINGS
 //!     cargo bench --bench models -- embedder FOLDER SETTINGS
 //!
-//! SETTINGS are keys of the job's `models.generator` or `models.embedder`, as JSON.
+//! SETTINGS are keys of the job's `models.generator` or `models.embedder`, as JSON, and `device`, by itself `"cpu"`.
 
 use std::{
     io::{BufRead, Write},
@@ -16,8 +16,8 @@ use intendex::{
     expand::{self, Chunk, prompt},
     job::spec,
     model::{
-        Embed, Generate, Message, ModelIdentity, Prompt, Role, Sampling, TextKind,
-        bert::BertEmbedder, decoder::Decoder,
+        Embed, Generate, Message, ModelIdentity, Prompt, Role, Sampling, Score, TextKind,
+        bert::BertEmbedder, decoder::Decoder, device,
     },
 };
 use serde::de::DeserializeOwned;
@@ -59,21 +59,23 @@ fn identity(name: &str) -> ModelIdentity {
     }
 }
 
-fn settings<T: DeserializeOwned>(model: &str, settings: &str) -> T {
+fn settings<T: DeserializeOwned>(model: &str, settings: &str) -> (T, Device) {
     let mut settings: Value = serde_json::from_str(settings).expect("JSON");
     settings["model"] = json!(model);
-    serde_json::from_value(settings).expect("settings")
+    let device = settings.as_object_mut().expect("keys").remove("device");
+    let device = device.as_ref().and_then(Value::as_str).unwrap_or("cpu");
+    let device = device::device(device).expect("a device");
+    (serde_json::from_value(settings).expect("settings"), device)
 }
 
 fn decoder(path: &str, keys: &str) -> Decoder {
-    let settings = settings(path, keys);
-    Decoder::load(Path::new(path), identity(path), &settings, &Device::Cpu).expect("a model")
+    let (settings, device) = settings(path, keys);
+    Decoder::load(Path::new(path), identity(path), &settings, &device).expect("a model")
 }
 
 fn embedder(folder: &str, keys: &str) -> BertEmbedder {
-    let settings = settings(folder, keys);
-    BertEmbedder::load(Path::new(folder), identity(folder), &settings, &Device::Cpu)
-        .expect("a model")
+    let (settings, device) = settings(folder, keys);
+    BertEmbedder::load(Path::new(folder), identity(folder), &settings, &device).expect("a model")
 }
 
 fn decode(decoder: &Decoder, request: &Value) -> Value {
@@ -91,7 +93,66 @@ fn decode(decoder: &Decoder, request: &Value) -> Value {
             json!({ "seconds": seconds })
         }
         Some("generate") => generate(decoder, request),
+        Some("score") => {
+            let texts = strings(&request["texts"]).map(Into::into).collect();
+            let scores = decoder.score(&[(user(request), texts)]);
+            let scores = scores.into_iter().next().expect("one").expect("scores");
+            let sums: Vec<f64> = scores.iter().map(|s| s.sum).collect();
+            let tokens: Vec<usize> = scores.iter().map(|s| s.tokens).collect();
+            json!({ "sums": sums, "tokens": tokens })
+        }
+        Some("given") => given(decoder, request),
         _ => work(decoder, request),
+    }
+}
+
+/// As the queries stage works, on shapes that are given: of each prompt `n` texts of `max_tokens` tokens, and the scores of
+/// its `texts`, after it and after the prompt `empty`.
+fn given(decoder: &Decoder, request: &Value) -> Value {
+    let texts: Vec<Vec<String>> = request["texts"]
+        .as_array()
+        .expect("texts")
+        .iter()
+        .map(|of_prompt| strings(of_prompt).map(String::from).collect())
+        .collect();
+    let prompts = request["prompts"].as_array().expect("prompts");
+    let prompts: Vec<Prompt> = prompts.iter().map(messages).collect();
+    let empty = messages(&request["empty"]);
+    let number = |key: &str| request[key].as_f64().unwrap_or_default();
+    let (n, most) = (number("n") as usize, number("max_tokens") as usize);
+    let settings = sampling(
+        n,
+        number("temperature") as f32,
+        number("top_p") as f32,
+        most,
+    );
+    let (mut generating, mut scoring, mut tokens) = (0.0, 0.0, 0);
+    let at_once = decoder.requests_at_once();
+    for (prompts, texts) in prompts.chunks(at_once).zip(texts.chunks(at_once)) {
+        let requests: Vec<_> = prompts
+            .iter()
+            .map(|p| (p.clone(), settings.clone()))
+            .collect();
+        let (seconds, answers) = timed(|| decoder.generate(&requests));
+        generating += seconds;
+        let answers = answers
+            .into_iter()
+            .flat_map(|answer| answer.expect("texts"));
+        tokens += answers.map(|completion| completion.tokens).sum::<usize>();
+        let given = prompts.iter().zip(texts);
+        let mut requests: Vec<_> = given.map(|(p, t)| (p.clone(), t.clone())).collect();
+        requests.extend(texts.iter().map(|t| (empty.clone(), t.clone())));
+        let (seconds, scores) = timed(|| decoder.score(&requests));
+        scoring += seconds;
+        scores.into_iter().for_each(|s| drop(s.expect("scores")));
+    }
+    json!({ "seconds": generating + scoring, "generating": generating, "scoring": scoring, "tokens": tokens })
+}
+
+fn messages(messages: &Value) -> Prompt {
+    let messages = serde_json::from_value(messages.clone());
+    Prompt {
+        messages: messages.expect("messages"),
     }
 }
 
@@ -147,7 +208,9 @@ fn embed(embedder: &BertEmbedder, request: &Value) -> Value {
     let texts: Vec<&str> = strings(&request["texts"]).collect();
     let (seconds, embedded) = timed(|| embedder.embed(&texts, TextKind::Document));
     let vectors = embedded.expect("vectors").vectors;
-    json!({ "seconds": seconds, "dim": vectors.dim, "vectors": vectors.values })
+    let kept = request["keep"].as_u64().map_or(texts.len(), |n| n as usize);
+    let values = &vectors.values[..vectors.dim * kept.min(texts.len())];
+    json!({ "seconds": seconds, "dim": vectors.dim, "vectors": values })
 }
 
 fn timed<T>(work: impl FnOnce() -> T) -> (f64, T) {

@@ -6,6 +6,7 @@
 FOLDER/toolkit is then what CUDA_HOME names. What is there already is left alone.
 """
 import pathlib
+import re
 import subprocess
 import sys
 import venv
@@ -38,8 +39,18 @@ def main():
         link(libraries / library.name, library)
         if ".so." in library.name:
             link(libraries / (library.name.split(".so.")[0] + ".so"), library)
-    subprocess.run(["cc", "-shared", "-o", stubs / "libcuda.so", "-x", "c", "/dev/null"], check=True)
+    stub(stubs, (toolkit / "include/cuda.h").read_text())
     (toolkit / "complete").touch()
+
+
+def stub(folder: pathlib.Path, header: str) -> None:
+    """A driver's library to link with. Where there is no driver, it lets a program start and find no GPU."""
+    names = sorted(set(re.findall(r"\bcu[A-Z]\w+", header)))
+    not_found = 100  # CUDA_ERROR_NO_DEVICE
+    source = "".join(f"int {name}(void) {{ return {not_found}; }}\n" for name in names)
+    command = ["cc", "-shared", "-w", "-fPIC", "-Wl,-soname,libcuda.so.1", "-x", "c", "-", "-o", folder / "libcuda.so.1"]
+    subprocess.run(command, input=source.encode(), check=True)
+    link(folder / "libcuda.so", pathlib.Path("libcuda.so.1"))
 
 
 def link(path: pathlib.Path, target: pathlib.Path) -> None:

@@ -1,5 +1,5 @@
-//! The arithmetic of the models on the CPU. A package of its own so that it is optimised in test builds, too, where the
-//! rest compiles fast.
+//! The arithmetic of the models: on the CPU, and in `cuda/` on NVIDIA GPUs. A package of its own so that it is optimised in
+//! test builds, too, where the rest compiles fast.
 
 /// A function compiled for each instruction set and run on the best there is. Its body is the body of an inlined method,
 /// as a closure's would be compiled apart, for the least instruction set. The lifetime is for its arguments.
@@ -30,6 +30,10 @@ macro_rules! vectorized {
         }
     };
 }
+
+/// The kernels in `cuda/`, as PTX.
+#[cfg(feature = "cuda")]
+pub const CUDA: &str = include_str!(concat!(env!("OUT_DIR"), "/decoder.ptx"));
 
 pub mod matrix;
 pub mod quant;

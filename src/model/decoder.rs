@@ -7,6 +7,11 @@
 
 mod architecture;
 mod attention;
+#[cfg(feature = "cuda")]
+mod cuda;
+#[cfg(not(feature = "cuda"))]
+#[path = "decoder/no_cuda.rs"]
+mod cuda;
 mod files;
 mod folder;
 mod generate;
@@ -21,6 +26,7 @@ mod text;
 mod tokenizer;
 mod transformer;
 
+use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -32,22 +38,27 @@ use self::folder::Folder;
 use self::generate::{Group, Vocabulary};
 use self::gguf::Gguf;
 use self::prefix::{Prefix, Prefixes};
+use self::score::Continuation;
 use self::shortlist::{Frequent, Shortlist};
 use self::transformer::Transformer;
 use super::chat::ChatTemplate;
+use super::device::{self, is_out_of_memory};
 use super::tokenizer::offsets;
 use super::{Completion, Generate, LogProb, ModelError, ModelIdentity, Prompt, Sampling, Score};
 use crate::job::spec;
 
 /// Context when neither the job nor the file asks for less.
 const CONTEXT: usize = 8192;
-/// Rows decoded together.
+/// Rows decoded together on the CPU and on a GPU.
 const ROWS: usize = 32;
-/// Requests that make a full batch when each wants four rows. Their prompts stay read, so that they can be scored.
-const REQUESTS: usize = ROWS / 4;
-/// Bytes of keys and values kept of prompts that have been read. Prompts of one call that fit together can be scored
-/// after it without being read again.
+const GPU_ROWS: usize = 1024;
+/// Rows for each of the requests that make a full batch. Their prompts stay read, so that they can be scored.
+const ROWS_A_REQUEST: usize = 4;
+/// Bytes of keys and values kept of prompts that have been read, on the CPU. Prompts of one call that fit together can be
+/// scored after it without being read again.
 const CACHE_BYTES: usize = 1 << 30;
+/// Of the memory that the weights leave free on a GPU, how much is for keys and values: the rest is for activations and logits.
+const GPU_CACHE_SHARE: f64 = 0.5;
 /// Tokens that end an answer, whatever the file declares.
 const ENDS: &[&str] = &["<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<end_of_turn>"];
 
@@ -60,6 +71,7 @@ pub struct Decoder {
     frequent: Option<Frequent>,
     chat: ChatTemplate,
     context: usize,
+    rows: usize,
     cache_tokens: usize,
     prefixes: Mutex<Prefixes>,
 }
@@ -87,13 +99,23 @@ impl Decoder {
             tokenizer, bytes, ..
         } = language;
         let model = Transformer::load(files, architecture, context, device)?;
+        if !device.is_cpu() && settings.shortlist.is_some() {
+            let message = "models.generator.shortlist is for the CPU, where it saves time; leave it out for a GPU";
+            return Err(files.error(message.into()));
+        }
         let frequent = settings.shortlist.map(|n| Frequent::new(&model, n));
         let frequent = frequent
             .transpose()
             .map_err(|e| files.error(format!("{e}; leave models.generator.shortlist out")))?;
         let shape = model.shape;
-        let token_bytes = shape.layers * 2 * shape.kv_heads * shape.head_dim * size_of::<f32>();
-        let cache_tokens = CACHE_BYTES / token_bytes;
+        let numbers = shape.layers * 2 * shape.kv_heads * shape.head_dim;
+        let (rows, cache_tokens) = match device::free_memory(device) {
+            None => (ROWS, CACHE_BYTES / (numbers * size_of::<f32>())),
+            Some(free) => {
+                let bytes = (free as f64 * GPU_CACHE_SHARE) as usize;
+                (GPU_ROWS, bytes / (numbers * size_of::<half::bf16>()))
+            }
+        };
         Ok(Self {
             identity,
             model,
@@ -102,6 +124,7 @@ impl Decoder {
             tokenizer,
             chat,
             context,
+            rows,
             cache_tokens,
             prefixes: Mutex::new(Prefixes::new(cache_tokens)),
         })
@@ -141,11 +164,29 @@ impl Decoder {
         Ok(tokens)
     }
 
+    /// Draws the first tokens of the groups from `running` on, if there are any, and the next of all.
+    fn decode(
+        &self,
+        shortlist: Option<&Shortlist>,
+        groups: &mut Vec<Group>,
+        running: usize,
+    ) -> candle_core::Result<()> {
+        let (model, vocabulary) = (&self.model, &self.vocabulary);
+        generate::start(model, vocabulary, shortlist, &mut groups[running..])?;
+        let mut going: Vec<Group> = groups.extract_if(.., |group| group.rows() > 0).collect();
+        let stepped = match going.is_empty() {
+            true => Ok(()),
+            false => generate::step(model, vocabulary, shortlist, &mut going),
+        };
+        groups.append(&mut going);
+        stepped
+    }
+
     fn read(&self, tokens: &[u32], prefixes: &mut Prefixes) -> Result<Arc<Prefix>, ModelError> {
         prefixes.get(&self.model, tokens).map_err(|e| self.error(e))
     }
 
-    fn start<'a>(
+    fn group<'a>(
         &self,
         request: usize,
         (prompt, sampling): &'a (Prompt, Sampling),
@@ -154,9 +195,8 @@ impl Decoder {
     ) -> Result<Group<'a>, ModelError> {
         let tokens = self.encode(prompt, sampling.max_tokens)?;
         let prefix = self.read(&tokens, prefixes)?;
-        let (model, vocabulary) = (&self.model, &self.vocabulary);
-        Group::start(model, vocabulary, shortlist, request, prefix, sampling)
-            .map_err(|e| self.error(e))
+        let vocabulary = &self.vocabulary;
+        Ok(Group::new(vocabulary, shortlist, request, prefix, sampling))
     }
 
     /// What the continuations of the prompts may draw; none: everything.
@@ -174,19 +214,21 @@ impl Decoder {
     }
 
     /// Whether a prompt may join: always if none is running.
-    fn has_room(&self, groups: &[Group], sampling: &Sampling) -> bool {
+    fn has_room(&self, groups: &[Group], sampling: &Sampling, most: usize) -> bool {
         let rows: usize = groups.iter().map(Group::rows).sum();
         let tokens: usize = groups.iter().map(Group::tokens).sum();
-        groups.is_empty() || (rows + sampling.n <= ROWS && tokens < self.cache_tokens)
+        groups.is_empty() || (rows + sampling.n <= most && tokens < self.cache_tokens)
     }
 
-    fn score_one(&self, prompt: &Prompt, texts: &[String]) -> Result<Vec<LogProb>, ModelError> {
+    /// A prompt and its continuations, as tokens.
+    fn continuations(
+        &self,
+        (prompt, texts): &(Prompt, Vec<String>),
+        prefixes: &mut Prefixes,
+    ) -> Result<Vec<Continuation>, ModelError> {
         let encode = |text: &String| {
-            Ok(self
-                .tokenizer
-                .encode(self.chat.defuse(text), false)?
-                .get_ids()
-                .to_vec())
+            let encoding = self.tokenizer.encode(self.chat.defuse(text), false)?;
+            Ok(encoding.get_ids().to_vec())
         };
         let texts: Vec<Vec<u32>> = texts
             .iter()
@@ -194,9 +236,35 @@ impl Decoder {
             .collect::<tokenizers::Result<_>>()
             .map_err(|e| self.error(e))?;
         let tokens = self.encode(prompt, texts.iter().map(Vec::len).max().unwrap_or(0))?;
-        let mut prefixes = self.prefixes();
-        let prefix = self.read(&tokens, &mut prefixes)?;
-        score::score(&self.model, &prefix, &texts).map_err(|e| self.error(e))
+        let prefix = self.read(&tokens, prefixes)?;
+        let texts = texts.into_iter().map(|tokens| Continuation {
+            prefix: prefix.clone(),
+            tokens,
+        });
+        Ok(texts.collect())
+    }
+
+    /// The scores of some requests' continuations, a list a request.
+    fn scores(&self, requests: &[Vec<Continuation>]) -> Vec<Result<Vec<LogProb>, ModelError>> {
+        let sums = match score::score(&self.model, &requests.concat()) {
+            Ok(sums) => sums,
+            Err(error) => return requests.iter().map(|_| Err(self.error(&error))).collect(),
+        };
+        let mut sums = sums.into_iter();
+        let one = |text: &Continuation| {
+            let sum = sums.next().unwrap_or(f64::NAN);
+            let tokens = text.tokens.len();
+            match sum.is_finite() {
+                true => Ok(LogProb { sum, tokens }),
+                false => Err(self.error("a log-probability is not finite")),
+            }
+        };
+        let mut one = one;
+        requests
+            .iter()
+            .map(|texts| texts.iter().map(&mut one).collect::<Vec<_>>())
+            .map(|scores| scores.into_iter().collect())
+            .collect()
     }
 }
 
@@ -210,7 +278,7 @@ impl Generate for Decoder {
     }
 
     fn requests_at_once(&self) -> usize {
-        REQUESTS
+        self.rows / ROWS_A_REQUEST
     }
 
     fn token_offsets(&self, text: &str) -> Result<Vec<(usize, usize)>, ModelError> {
@@ -233,27 +301,50 @@ impl Generate for Decoder {
         };
         let shortlist = shortlist.as_ref();
         let mut prefixes = self.prefixes();
+        let mut waiting: VecDeque<usize> = (0..requests.len()).collect();
         let mut groups: Vec<Group> = Vec::new();
-        let mut next = 0;
-        while next < requests.len() || !groups.is_empty() {
-            while next < requests.len() && self.has_room(&groups, &requests[next].1) {
-                match self.start(next, &requests[next], shortlist, &mut prefixes) {
+        let mut most = self.rows;
+        while !waiting.is_empty() || !groups.is_empty() {
+            let running = groups.len();
+            let mut outcome = Ok(());
+            while let Some(&next) = waiting.front()
+                && self.has_room(&groups, &requests[next].1, most)
+            {
+                waiting.pop_front();
+                match self.group(next, &requests[next], shortlist, &mut prefixes) {
                     Ok(group) => groups.push(group),
+                    Err(error) if is_out_of_memory(&error) && !groups.is_empty() => {
+                        waiting.push_front(next);
+                        outcome = Err(error);
+                        break;
+                    }
                     Err(error) => results[next] = Err(error),
                 }
-                next += 1;
+            }
+            if outcome.is_ok() {
+                let decoded = self.decode(shortlist, &mut groups, running);
+                outcome = decoded.map_err(|e| self.error(e));
             }
             for group in groups.extract_if(.., |group| group.rows() == 0) {
                 let request = group.request;
                 results[request] = Ok(group.finish());
             }
-            if !groups.is_empty()
-                && let Err(error) =
-                    generate::step(&self.model, &self.vocabulary, shortlist, &mut groups)
-            {
-                groups
-                    .drain(..)
-                    .for_each(|group| results[group.request] = Err(self.error(&error)));
+            if let Err(error) = outcome {
+                let again = is_out_of_memory(&error) && groups.len() > 1;
+                most = groups.iter().map(Group::rows).sum::<usize>() / 2;
+                for group in groups.drain(..).rev() {
+                    match again {
+                        // From its first token on: its seeds are the same.
+                        true => waiting.push_front(group.request),
+                        false => results[group.request] = Err(self.error(&error)),
+                    }
+                }
+                prefixes.clear();
+                if again {
+                    tracing::warn!(
+                        "the GPU's memory is too small; {most} rows are decoded at once"
+                    );
+                }
             }
         }
         results
@@ -262,10 +353,27 @@ impl Generate for Decoder {
 
 impl Score for Decoder {
     fn score(&self, requests: &[(Prompt, Vec<String>)]) -> Vec<Result<Vec<LogProb>, ModelError>> {
-        requests
-            .iter()
-            .map(|(prompt, texts)| self.score_one(prompt, texts))
-            .collect()
+        let mut prefixes = self.prefixes();
+        let mut results: Vec<Result<Vec<LogProb>, ModelError>> = Vec::new();
+        let (mut full, mut places, mut tokens) = (Vec::new(), Vec::new(), 0);
+        for (i, request) in requests.iter().enumerate() {
+            match self.continuations(request, &mut prefixes) {
+                Ok(texts) => {
+                    results.push(Ok(Vec::new()));
+                    tokens += texts.iter().map(|text| text.tokens.len()).sum::<usize>();
+                    full.push(texts);
+                    places.push(i);
+                }
+                Err(error) => results.push(Err(error)),
+            }
+            if score::is_full(&self.model, tokens) || i + 1 == requests.len() {
+                for (place, scores) in places.drain(..).zip(self.scores(&full)) {
+                    results[place] = scores;
+                }
+                (full, tokens) = (Vec::new(), 0);
+            }
+        }
+        results
     }
 }
 

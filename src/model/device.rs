@@ -1,5 +1,7 @@
 //! The device a job names, so that every model of a job is loaded on the same one.
 
+use std::fmt::Display;
+
 use candle_core::Device;
 
 use super::ModelError;
@@ -8,7 +10,7 @@ use super::ModelError;
 pub fn device(name: &str) -> Result<Device, ModelError> {
     match name {
         "cpu" => Ok(Device::Cpu),
-        "auto" if cfg!(feature = "cuda") => Ok(Device::new_cuda(0).unwrap_or_else(|e| {
+        "auto" if cfg!(feature = "cuda") => Ok(open(0).unwrap_or_else(|e| {
             tracing::warn!("no GPU could be opened ({e}); the models run on the CPU");
             Device::Cpu
         })),
@@ -34,11 +36,54 @@ fn cuda(name: &str) -> Result<Device, ModelError> {
                 .into(),
         ));
     }
-    Device::new_cuda(ordinal).map_err(|e| {
+    open(ordinal).map_err(|e| {
         fail(format!(
             "cannot be opened ({e}); check `nvidia-smi`, or set models.device = \"cpu\""
         ))
     })
+}
+
+/// A GPU with one stream, which all threads share: what one asks for comes after what another has.
+#[cfg(feature = "cuda")]
+fn open(ordinal: usize) -> candle_core::Result<Device> {
+    use candle_core::cuda_backend::WrapErr;
+    use candle_core::cuda_backend::cudarc::driver::{result, sys};
+    let device = Device::new_cuda_with_stream(ordinal)?;
+    // SAFETY: there is no other stream on which a tensor could be used.
+    unsafe { device.as_cuda_device()?.disable_event_tracking() };
+    // Memory that was freed is kept for the next allocation; by itself the driver would give it back at every wait.
+    let keep = u64::MAX;
+    // SAFETY: the device is open, and the attribute is a 64-bit number.
+    unsafe {
+        let pool = result::device::get_default_mem_pool(result::device::get(ordinal as i32).w()?);
+        let attribute = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
+        result::mem_pool::set_attribute(pool.w()?, attribute, (&raw const keep).cast_mut().cast())
+    }
+    .w()?;
+    Ok(device)
+}
+
+#[cfg(not(feature = "cuda"))]
+fn open(ordinal: usize) -> candle_core::Result<Device> {
+    Device::new_cuda(ordinal)
+}
+
+/// Bytes of a GPU's memory that are free; None for the CPU.
+pub fn free_memory(device: &Device) -> Option<usize> {
+    #[cfg(feature = "cuda")]
+    if device.is_cuda() {
+        use candle_core::cuda_backend::cudarc::driver::result;
+        return result::mem_get_info().ok().map(|(free, _)| free);
+    }
+    (!device.is_cpu()).then_some(0)
+}
+
+/// Whether an operation failed as the device has too little memory. CUDA's errors reach us as text.
+pub fn is_out_of_memory(error: &impl Display) -> bool {
+    let text = error.to_string().to_lowercase();
+    ["out of memory", "out_of_memory", "alloc_failed"]
+        .iter()
+        .any(|sign| text.contains(sign))
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use rayon::prelude::*;
 
 use super::encoder::Sequence;
 use super::reader::Input;
-use crate::model::batch;
+use crate::model::{batch, device::is_out_of_memory};
 
 /// Matrix products of fewer rows are summed in another order than larger ones. A batch has at least so many tokens, so
 /// that a text's result has the same bits in any batch, and a build that computes a few rows only has the bytes of one
@@ -87,14 +87,6 @@ fn halving<T>(
         }
     }
     Ok(results)
-}
-
-/// CUDA's errors reach us as text.
-fn is_out_of_memory(error: &candle_core::Error) -> bool {
-    let text = error.to_string().to_lowercase();
-    ["out of memory", "out_of_memory", "alloc_failed"]
-        .iter()
-        .any(|sign| text.contains(sign))
 }
 
 #[cfg(test)]

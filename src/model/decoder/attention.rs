@@ -1,46 +1,122 @@
-//! Attention of packed tokens over a shared prefix and a sequence's own keys.
+//! Attention of packed tokens, part by part: prompts being read, rows being decoded, texts being scored.
 //!
-//! Every use has the same form: B sequences of the same length share a prefix of T positions and have t positions of
-//! their own. Reading a prompt is B = 1 with the block's own keys under a causal mask; decoding is B rows with one
-//! query each; scoring is B = 1 with the whole continuation as queries.
+//! Every part has the same form: sequences of the same length share a prefix and have positions of their own.
 
 mod cpu;
 
-use candle_core::{D, Device, Result, Tensor};
-use candle_nn::ops::softmax_last_dim;
+use candle_core::{DType, Device, Result, Tensor};
 use rayon::prelude::*;
 
-/// Keys and values of one layer: `[kv_heads, positions, head_dim]`, or `[kv_heads, sequences, positions, head_dim]`.
+use super::transformer::Heads;
+
+/// Tokens of a prompt that attend together on the CPU; they start at multiples of it, whatever was read before.
+pub const BLOCK: usize = 32;
+
+/// Keys and values of all layers: `[layers, kv_heads, positions, head_dim]`, or, of several sequences,
+/// `[layers, kv_heads, sequences, positions, head_dim]`. f32 on the CPU, bf16 on a GPU.
 #[derive(Debug, Clone)]
-pub struct Keys {
+pub struct Cache {
     pub k: Tensor,
     pub v: Tensor,
 }
 
-impl Keys {
+impl Cache {
     pub fn zeros(shape: &[usize], device: &Device) -> Result<Self> {
-        let zeros = || Tensor::zeros(shape, candle_core::DType::F32, device);
+        let dtype = if device.is_cpu() {
+            DType::F32
+        } else {
+            DType::BF16
+        };
         Ok(Self {
-            k: zeros()?,
-            v: zeros()?,
+            k: Tensor::zeros(shape, dtype, device)?,
+            v: Tensor::zeros(shape, dtype, device)?,
         })
     }
 
-    /// Positions `start..start + len` of dimension `dim`.
-    pub fn narrow(&self, dim: usize, start: usize, len: usize) -> Result<Self> {
+    /// Positions of each sequence.
+    pub fn positions(&self) -> usize {
+        self.k.dims()[self.k.rank() - 2]
+    }
+
+    /// Takes the first positions over from another cache of one sequence.
+    pub fn copy(&self, other: &Cache, positions: usize) -> Result<()> {
+        let part = |x: &Tensor| x.narrow(2, 0, positions)?.contiguous();
+        self.k.slice_set(&part(&other.k)?, 2, 0)?;
+        self.v.slice_set(&part(&other.v)?, 2, 0)
+    }
+
+    /// Those of some sequences only.
+    pub fn select(&self, sequences: &[u32]) -> Result<Self> {
+        let places = Tensor::new(sequences, self.k.device())?;
         Ok(Self {
-            k: self.k.narrow(dim, start, len)?,
-            v: self.v.narrow(dim, start, len)?,
+            k: self.k.index_select(&places, 2)?,
+            v: self.v.index_select(&places, 2)?,
         })
+    }
+
+    fn layer(&self, layer: usize) -> Result<Keys> {
+        Ok(Keys {
+            k: self.k.get(layer)?,
+            v: self.v.get(layer)?,
+        })
+    }
+}
+
+/// Neighbouring tokens of a batch that see the same keys.
+#[derive(Debug, Clone, Copy)]
+pub struct Part<'a> {
+    pub tokens: usize,
+    pub sees: Sees<'a>,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub enum Sees<'a> {
+    /// Tokens of a prompt from position `from` on: what is before them in `prompt`, and themselves, whose keys go there.
+    Prompt { prompt: &'a Cache, from: usize },
+    /// A token of each row: the prefix, the `added` tokens that the row has in `own`, and itself, whose keys go there. The
+    /// rows stand at `places` in `own`.
+    Rows {
+        prefix: &'a Cache,
+        own: &'a Cache,
+        places: &'a [usize],
+        added: usize,
+    },
+    /// The tokens of a text: the prefix, and those before themselves. Nobody needs their keys later.
+    Text { prefix: &'a Cache },
+}
+
+impl Part<'_> {
+    /// The positions of its tokens.
+    pub fn positions(&self) -> impl Iterator<Item = usize> {
+        let (first, step) = match self.sees {
+            Sees::Prompt { from, .. } => (from, 1),
+            Sees::Rows { prefix, added, .. } => (prefix.positions() + added, 0),
+            Sees::Text { prefix } => (prefix.positions(), 1),
+        };
+        (0..self.tokens).map(move |i| first + i * step)
+    }
+}
+
+/// Keys and values of one layer: `[kv_heads, positions, head_dim]`, or `[kv_heads, sequences, positions, head_dim]`.
+#[derive(Debug, Clone)]
+struct Keys {
+    k: Tensor,
+    v: Tensor,
+}
+
+impl Keys {
+    /// Positions `start..start + len` of dimension `dim`.
+    fn narrow(&self, dim: usize, start: usize, len: usize) -> Result<Self> {
+        self.map(|x| x.narrow(dim, start, len))
     }
 
     /// Overwrites dimension `dim` from `start` on; `other` is contiguous.
-    pub fn write(&self, dim: usize, start: usize, other: &Keys) -> Result<()> {
+    fn write(&self, dim: usize, start: usize, other: &Keys) -> Result<()> {
         self.k.slice_set(&other.k, dim, start)?;
         self.v.slice_set(&other.v, dim, start)
     }
 
-    pub fn map(&self, f: impl Fn(&Tensor) -> Result<Tensor>) -> Result<Self> {
+    fn map(&self, f: impl Fn(&Tensor) -> Result<Tensor>) -> Result<Self> {
         Ok(Self {
             k: f(&self.k)?,
             v: f(&self.v)?,
@@ -48,142 +124,76 @@ impl Keys {
     }
 }
 
-/// Attention of `q` `[n, kv_heads, group, head_dim]` (already scaled) over `prefix` `[kv_heads, T, head_dim]` and
-/// `own` `[kv_heads, B, t, head_dim]`, where the n queries are B sequences of n / B tokens each.
-///
-/// A query sees its sequence's keys up to its own: the last query all of them, the one before it one less. `mask` is
-/// [`causal_mask`] of a sequence, where it has more than one query. With a `window`, a query sees so many positions behind
-/// it, its own included. Returns `[n, kv_heads · group · head_dim]`.
+/// Sequences of the same length: queries `[n, kv_heads, group, head_dim]` of n / B tokens each of B sequences, keys of their
+/// common prefix `[kv_heads, T, head_dim]` and of their own `[kv_heads, B, t, head_dim]`.
+struct Task {
+    q: Tensor,
+    prefix: Keys,
+    own: Keys,
+}
+
+/// Attention of all parts in one layer, on the CPU: `[n, heads · head_dim]`. With a `window`, a query sees so many positions
+/// behind it, its own included.
 pub fn attend(
-    q: &Tensor,
-    prefix: &Keys,
-    own: &Keys,
-    mask: Option<&Tensor>,
+    layer: usize,
+    heads: &Heads,
+    parts: &[Part],
     window: Option<usize>,
 ) -> Result<Tensor> {
-    if q.device().is_cpu() {
-        return cpu::attend(q, prefix, own, window);
+    let mut from = 0;
+    let mut tasks = Vec::new();
+    for part in parts {
+        tasks.extend(part.tasks(layer, heads, from)?);
+        from += part.tokens;
     }
-    by_tensors(q, prefix, own, mask, window)
-}
-
-fn by_tensors(
-    q: &Tensor,
-    prefix: &Keys,
-    own: &Keys,
-    mask: Option<&Tensor>,
-    window: Option<usize>,
-) -> Result<Tensor> {
-    let (past, t) = (prefix.k.dim(1)?, own.k.dim(2)?);
-    let queries = q.dim(0)? / own.k.dim(1)?;
-    let Some(window) = window.filter(|window| past + t > *window) else {
-        return weigh(q, prefix, own, None, mask);
-    };
-    let group = q.dim(2)?;
-    // What no query sees is left out; what some do not see is masked.
-    let first = past + t - queries;
-    let start = (first + 1).saturating_sub(window).min(past);
-    let seen = prefix.narrow(1, start, past - start)?;
-    let hidden = |from: usize, count: usize| {
-        let visible = |query: usize| (first + query + 1).saturating_sub(window);
-        let mask: Vec<f32> = (0..queries * group)
-            .flat_map(|row| {
-                let visible = visible(row / group);
-                let value = move |key| {
-                    if key < visible {
-                        f32::NEG_INFINITY
-                    } else {
-                        0.0
-                    }
-                };
-                (from..from + count).map(value)
-            })
-            .collect();
-        Tensor::from_vec(mask, (queries * group, count), q.device())
-    };
-    let mut own_mask = hidden(past, t)?;
-    if let Some(mask) = mask {
-        own_mask = (own_mask + mask)?;
-    }
-    let prefix_mask = hidden(start, past - start)?;
-    weigh(q, &seen, own, Some(&prefix_mask), Some(&own_mask))
-}
-
-/// Attention with what each query of a sequence must not see: masks `[n / B · group, T]` and `[n / B · group, t]`.
-fn weigh(
-    q: &Tensor,
-    prefix: &Keys,
-    own: &Keys,
-    prefix_mask: Option<&Tensor>,
-    own_mask: Option<&Tensor>,
-) -> Result<Tensor> {
-    let (n, kv, group, d) = q.dims4()?;
-    let (rows, t) = (own.k.dim(1)?, own.k.dim(2)?);
-    let past = prefix.k.dim(1)?;
-    let q = q.transpose(0, 1)?.contiguous()?;
-    let mut scores = q
-        .reshape((kv, rows, n / rows * group, d))?
-        .matmul(&own.k.t()?)?;
-    if let Some(mask) = own_mask {
-        scores = scores.broadcast_add(mask)?;
-    }
-    let mut scores = scores.reshape((kv, n * group, t))?;
-    if past > 0 {
-        let mut before = q.reshape((kv, n * group, d))?.matmul(&prefix.k.t()?)?;
-        if let Some(mask) = prefix_mask {
-            before = before
-                .reshape((kv, rows, n / rows * group, past))?
-                .broadcast_add(mask)?
-                .reshape((kv, n * group, past))?;
-        }
-        scores = Tensor::cat(&[&before, &scores], 2)?;
-    }
-    let weights = softmax_last_dim(&scores)?;
-
-    let own_weights = weights.narrow(D::Minus1, past, t)?.contiguous()?;
-    let mut out = own_weights
-        .reshape((kv, rows, n / rows * group, t))?
-        .matmul(&own.v)?
-        .reshape((kv, n * group, d))?;
-    if past > 0 {
-        let before = weights
-            .narrow(D::Minus1, 0, past)?
-            .contiguous()?
-            .matmul(&prefix.v)?;
-        out = (out + before)?;
-    }
-    out.reshape((kv, n, group, d))?
-        .transpose(0, 1)?
-        .reshape((n, kv * group * d))
-}
-
-/// What `one` makes of each item, rows one after another; on the CPU, items go over the threads.
-pub fn each<T: Sync>(
-    items: &[T],
-    device: &Device,
-    one: impl Fn(&T) -> Result<Tensor> + Send + Sync,
-) -> Result<Tensor> {
-    let parts: Vec<Tensor> = match device.is_cpu() {
-        true => items.par_iter().map(one).collect::<Result<_>>()?,
-        false => items.iter().map(one).collect::<Result<_>>()?,
-    };
-    Tensor::cat(&parts, 0)
-}
-
-/// The causal mask of `n` tokens with `group` query heads to a key head: `[n · group, n]`, 0 or −∞.
-pub fn causal_mask(n: usize, group: usize, device: &Device) -> Result<Tensor> {
-    let mask: Vec<f32> = (0..n * group)
-        .flat_map(|row| {
-            (0..n).map(move |column| {
-                if column > row / group {
-                    f32::NEG_INFINITY
-                } else {
-                    0.0
-                }
-            })
-        })
+    let outputs: Result<Vec<Tensor>> = tasks
+        .par_iter()
+        .map(|task| cpu::attend(&task.q, &task.prefix, &task.own, window))
         .collect();
-    Tensor::from_vec(mask, (n * group, n), device)
+    Tensor::cat(&outputs?, 0)
+}
+
+impl Part<'_> {
+    /// Writes the keys of its tokens, which start at `start` in the batch.
+    fn tasks(&self, layer: usize, heads: &Heads, start: usize) -> Result<Vec<Task>> {
+        let n = self.tokens;
+        let q = heads.q.narrow(0, start, n)?;
+        let new = Keys {
+            k: heads.k.narrow(1, start, n)?,
+            v: heads.v.narrow(1, start, n)?,
+        };
+        match self.sees {
+            Sees::Prompt { prompt, from } => {
+                let all = prompt.layer(layer)?;
+                all.write(1, from, &new.map(Tensor::contiguous)?)?;
+                let block = |b: usize| {
+                    let len = BLOCK.min(n - b);
+                    Ok(Task {
+                        q: q.narrow(0, b, len)?,
+                        prefix: all.narrow(1, 0, from + b)?,
+                        own: all.narrow(1, from + b, len)?.map(|x| x.unsqueeze(1))?,
+                    })
+                };
+                (0..n).step_by(BLOCK).map(block).collect()
+            }
+            Sees::Rows {
+                prefix, own, added, ..
+            } => {
+                let own = own.layer(layer)?;
+                own.write(2, added, &new.map(|x| x.unsqueeze(2)?.contiguous())?)?;
+                Ok(vec![Task {
+                    q,
+                    prefix: prefix.layer(layer)?,
+                    own: own.narrow(2, 0, added + 1)?,
+                }])
+            }
+            Sees::Text { prefix } => Ok(vec![Task {
+                q,
+                prefix: prefix.layer(layer)?,
+                own: new.map(|x| x.unsqueeze(1))?,
+            }]),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -194,6 +204,13 @@ mod tests {
 
     fn random(shape: &[usize]) -> Tensor {
         Tensor::randn(0f32, 1.0, shape, &Device::Cpu).unwrap()
+    }
+
+    fn cache(shape: &[usize]) -> Cache {
+        Cache {
+            k: random(shape),
+            v: random(shape),
+        }
     }
 
     /// Attention of one query over keys `[T, d]`, by the definition.
@@ -213,107 +230,82 @@ mod tests {
             .collect()
     }
 
-    /// The CPU's attention, after it has been compared with that of other devices.
-    fn both(
-        q: &Tensor,
-        prefix: &Keys,
-        own: &Keys,
-        mask: Option<&Tensor>,
-        window: Option<usize>,
-    ) -> Tensor {
-        let out = attend(q, prefix, own, mask, window).unwrap();
-        let other = by_tensors(q, prefix, own, mask, window).unwrap();
-        let apart = (&out - other).unwrap().abs().unwrap().max_all().unwrap();
-        assert!(apart.to_scalar::<f32>().unwrap() < 1e-5, "{apart}");
-        out
+    fn assert_close(got: &Tensor, expected: &[f32]) {
+        let got: Vec<f32> = got.to_vec1().unwrap();
+        assert!(
+            expected.iter().zip(&got).all(|(a, b)| (a - b).abs() < 1e-5),
+            "{expected:?} {got:?}"
+        );
     }
 
     #[test]
-    fn rows_see_the_prefix_and_their_own_keys() {
-        let (kv, group, d, rows, past, t) = (2, 3, 4, 2, 5, 3);
-        let q = random(&[rows, kv, group, d]);
-        let prefix = Keys {
-            k: random(&[kv, past, d]),
-            v: random(&[kv, past, d]),
+    fn rows_see_the_prefix_and_their_own_keys_beside_a_text() {
+        let (kv, group, d, past) = (2, 3, 4, 5);
+        let prefix = cache(&[1, kv, past, d]);
+        let own = cache(&[1, kv, 2, 3, d]);
+        let heads = Heads {
+            q: random(&[4, kv, group, d]),
+            k: random(&[kv, 4, d]),
+            v: random(&[kv, 4, d]),
         };
-        let own = Keys {
-            k: random(&[kv, rows, t, d]),
-            v: random(&[kv, rows, t, d]),
+        let rows = Sees::Rows {
+            prefix: &prefix,
+            own: &own,
+            places: &[0, 1],
+            added: 2,
         };
-        let out = both(&q, &prefix, &own, None, None)
-            .reshape((rows, kv, group, d))
-            .unwrap();
-        for (row, head, g) in [(0, 0, 0), (1, 1, 2), (0, 1, 1)] {
-            let keys = |p: &Tensor, o: &Tensor| {
-                Tensor::cat(&[p.i(head).unwrap(), o.i((head, row)).unwrap()], 0).unwrap()
+        let text = Sees::Text { prefix: &prefix };
+        let parts = [rows, text].map(|sees| Part { tokens: 2, sees });
+        let out = attend(0, &heads, &parts, None).unwrap();
+        let out = out.reshape((4, kv, group, d)).unwrap();
+        for (token, head, g) in [(0, 0, 0), (1, 1, 2), (0, 1, 1), (2, 0, 1), (3, 1, 0)] {
+            let keys = |prefix: &Tensor, own: &Tensor, new: &Tensor| {
+                let own = match token {
+                    0 | 1 => own.i((0, head, token)).unwrap(),
+                    _ => new.i((head, 2..=token)).unwrap(),
+                };
+                Tensor::cat(&[prefix.i((0, head)).unwrap(), own], 0).unwrap()
             };
             let expected = plain(
-                &q.i((row, head, g)).unwrap(),
-                &keys(&prefix.k, &own.k),
-                &keys(&prefix.v, &own.v),
+                &heads.q.i((token, head, g)).unwrap(),
+                &keys(&prefix.k, &own.k, &heads.k),
+                &keys(&prefix.v, &own.v, &heads.v),
             );
-            let got: Vec<f32> = out.i((row, head, g)).unwrap().to_vec1().unwrap();
-            assert!(
-                expected.iter().zip(&got).all(|(a, b)| (a - b).abs() < 1e-5),
-                "{expected:?} {got:?}"
-            );
+            assert_close(&out.i((token, head, g)).unwrap(), &expected);
         }
+        let added = own.k.i((0, 1, 1, 2)).unwrap().to_vec1::<f32>().unwrap();
+        assert_eq!(
+            added,
+            heads.k.i((1, 1)).unwrap().to_vec1::<f32>().unwrap(),
+            "the row keeps its key"
+        );
     }
 
     #[test]
-    fn a_masked_query_sees_no_later_key() {
-        let (kv, group, d, n) = (1, 2, 4, 3);
-        let q = random(&[n, kv, group, d]);
-        let own = Keys {
-            k: random(&[kv, 1, n, d]),
-            v: random(&[kv, 1, n, d]),
-        };
-        let none = own.map(|x| x.i((.., 0, ..0))).unwrap();
-        let mask = causal_mask(n, group, &Device::Cpu).unwrap();
-        let out = both(&q, &none, &own, Some(&mask), None)
-            .reshape((n, kv, group, d))
-            .unwrap();
-        for i in 0..n {
-            let expected = plain(
-                &q.i((i, 0, 1)).unwrap(),
-                &own.k.i((0, 0, ..=i)).unwrap(),
-                &own.v.i((0, 0, ..=i)).unwrap(),
-            );
-            let got: Vec<f32> = out.i((i, 0, 1)).unwrap().to_vec1().unwrap();
-            assert!(
-                expected.iter().zip(&got).all(|(a, b)| (a - b).abs() < 1e-5),
-                "{expected:?} {got:?}"
-            );
-        }
-    }
-
-    #[test]
-    fn a_window_hides_what_lies_behind_it() {
-        let (kv, group, d, past, n, window) = (1, 2, 4, 5, 4, 3);
-        let q = random(&[n, kv, group, d]);
-        let all = Keys {
-            k: random(&[kv, past + n, d]),
-            v: random(&[kv, past + n, d]),
-        };
-        let own = all
-            .narrow(1, past, n)
-            .unwrap()
-            .map(|x| x.unsqueeze(1))
-            .unwrap();
-        let mask = causal_mask(n, group, &Device::Cpu).unwrap();
-        let prefix = all.narrow(1, 0, past).unwrap();
-        let out = both(&q, &prefix, &own, Some(&mask), Some(window));
-        let out = out.reshape((n, kv, group, d)).unwrap();
-        for i in 0..n {
-            let seen = past + i + 1 - window..past + i + 1;
-            let expected = plain(
-                &q.i((i, 0, 1)).unwrap(),
-                &all.k.i((0, seen.clone())).unwrap(),
-                &all.v.i((0, seen)).unwrap(),
-            );
-            let got: Vec<f32> = out.i((i, 0, 1)).unwrap().to_vec1().unwrap();
-            for (a, b) in got.iter().zip(expected) {
-                assert!((a - b).abs() < 1e-5, "{got:?}");
+    fn a_prompts_tokens_see_those_before_them_and_no_further_back_than_a_window() {
+        let (kv, group, d, from, n) = (1, 2, 4, 32, 40);
+        for window in [None, Some(3), Some(36)] {
+            let prompt = cache(&[1, kv, from + n, d]);
+            let heads = Heads {
+                q: random(&[n, kv, group, d]),
+                k: random(&[kv, n, d]),
+                v: random(&[kv, n, d]),
+            };
+            let sees = Sees::Prompt {
+                prompt: &prompt,
+                from,
+            };
+            let out = attend(0, &heads, &[Part { tokens: n, sees }], window).unwrap();
+            let out = out.reshape((n, kv, group, d)).unwrap();
+            for i in [0, 1, 31, 32, 39] {
+                let end = from + i + 1;
+                let seen = end.saturating_sub(window.unwrap_or(end))..end;
+                let expected = plain(
+                    &heads.q.i((i, 0, 1)).unwrap(),
+                    &prompt.k.i((0, 0, seen.clone())).unwrap(),
+                    &prompt.v.i((0, 0, seen)).unwrap(),
+                );
+                assert_close(&out.i((i, 0, 1)).unwrap(), &expected);
             }
         }
     }

@@ -20,21 +20,24 @@ use intendex_kernels::vector;
 #[derive(Debug)]
 pub enum Matrix {
     Packed(Quantized),
-    /// f32 on the CPU, elsewhere as stored.
+    /// f32 on the CPU, bf16 on a GPU.
     Dense(Tensor),
+    /// On the CPU.
     Candle(QMatMul),
 }
 
 impl Matrix {
     pub fn new(tensor: QTensor) -> Result<Self> {
-        let on_cpu = tensor.device().is_cpu();
+        if !tensor.device().is_cpu() {
+            return Self::dense(tensor.dequantize(&tensor.device())?);
+        }
         match (kind(tensor.dtype()), tensor.dtype()) {
-            (Some(kind), _) if on_cpu => {
+            (Some(kind), _) => {
                 let (out, input) = tensor.shape().dims2()?;
                 let packed = Quantized::pack(kind, &tensor.data()?, out, input);
                 Ok(Self::Packed(packed.map_err(candle_core::Error::wrap)?))
             }
-            (_, GgmlDType::F32 | GgmlDType::F16 | GgmlDType::BF16) if on_cpu => {
+            (_, GgmlDType::F32 | GgmlDType::F16 | GgmlDType::BF16) => {
                 Self::dense(tensor.dequantize(&tensor.device())?)
             }
             _ => Ok(Self::Candle(QMatMul::from_arc(Arc::new(tensor))?)),
@@ -42,10 +45,11 @@ impl Matrix {
     }
 
     pub fn dense(tensor: Tensor) -> Result<Self> {
-        match tensor.device().is_cpu() {
-            true => Ok(Self::Dense(tensor.to_dtype(DType::F32)?.contiguous()?)),
-            false => Ok(Self::Dense(tensor)),
-        }
+        let dtype = match tensor.device().is_cpu() {
+            true => DType::F32,
+            false => DType::BF16,
+        };
+        Ok(Self::Dense(tensor.to_dtype(dtype)?.contiguous()?))
     }
 
     /// The given rows, in f32 `[ids, input]`.
@@ -124,6 +128,14 @@ impl Linear {
             false => None,
         };
         Ok(Self::new(Arc::new(matrix), bias))
+    }
+
+    /// The weights and the bias of a layer whose weights are dense.
+    pub fn dense(&self) -> Result<(&Tensor, Option<&Tensor>)> {
+        match &*self.matrix {
+            Matrix::Dense(matrix) => Ok((matrix, self.bias.as_ref())),
+            Matrix::Packed(_) | Matrix::Candle(_) => candle_core::bail!("the layer is quantised"),
+        }
     }
 
     /// The layer of some outputs only.
@@ -227,11 +239,7 @@ fn multiply<const L: usize>(
 fn one(x: &Tensor, layer: &Linear) -> Result<Tensor> {
     let y = match &*layer.matrix {
         Matrix::Candle(matrix) => matrix.forward(x)?,
-        Matrix::Dense(matrix) if matrix.device().is_cpu() => dense(x, matrix)?,
-        Matrix::Dense(matrix) => {
-            let y = x.to_dtype(matrix.dtype())?.matmul(&matrix.t()?)?;
-            y.to_dtype(DType::F32)?
-        }
+        Matrix::Dense(matrix) => dense(x, matrix)?,
         Matrix::Packed(_) => return layer.forward(x),
     };
     match &layer.bias {

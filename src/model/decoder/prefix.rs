@@ -8,20 +8,18 @@ use std::sync::Arc;
 
 use candle_core::{Result, Tensor};
 
-use super::attention::{Keys, attend, causal_mask, each};
+use super::attention::{BLOCK, Cache, Part, Sees};
 use super::transformer::Transformer;
 
-/// Tokens that attend together while a prompt is read.
-const BLOCK: usize = 32;
-/// Tokens that go through the linear layers together; bounds memory. A multiple of `BLOCK`.
+/// Tokens that go through the linear layers together on the CPU and on a GPU; bounds memory. Multiples of `BLOCK`.
 const SEGMENT: usize = 512;
+const GPU_SEGMENT: usize = 8192;
 
 /// A prompt that has been read.
 #[derive(Debug)]
 pub struct Prefix {
     pub tokens: Vec<u32>,
-    /// Per layer, `[kv_heads, tokens, head_dim]`.
-    pub keys: Vec<Keys>,
+    pub keys: Cache,
     /// The last token's output `[1, hidden]`, before the final norm.
     pub last: Tensor,
 }
@@ -31,19 +29,27 @@ impl Prefix {
     fn read(model: &Transformer, tokens: &[u32], known: Option<&Prefix>) -> Result<Self> {
         let shape = model.shape;
         let start = known.map_or(0, |known| reusable(&known.tokens, tokens));
-        let size = [shape.kv_heads, tokens.len(), shape.head_dim];
-        let keys = (0..shape.layers)
-            .map(|_| Keys::zeros(&size, &model.device))
-            .collect::<Result<Vec<_>>>()?;
+        let size = [shape.layers, shape.kv_heads, tokens.len(), shape.head_dim];
+        let keys = Cache::zeros(&size, &model.device)?;
         if let Some(known) = known.filter(|_| start > 0) {
-            for (new, old) in keys.iter().zip(&known.keys) {
-                new.write(1, 0, &old.narrow(1, 0, start)?.map(Tensor::contiguous)?)?;
-            }
+            keys.copy(&known.keys, start)?;
         }
         let mut last = None;
-        for from in (start..tokens.len()).step_by(SEGMENT) {
-            let segment = &tokens[from..tokens.len().min(from + SEGMENT)];
-            let output = read_segment(model, segment, from, &keys)?;
+        let step = match model.device.is_cpu() {
+            true => SEGMENT,
+            false => GPU_SEGMENT,
+        };
+        for from in (start..tokens.len()).step_by(step) {
+            let segment = &tokens[from..tokens.len().min(from + step)];
+            let sees = Sees::Prompt {
+                prompt: &keys,
+                from,
+            };
+            let part = Part {
+                tokens: segment.len(),
+                sees,
+            };
+            let output = model.forward(segment, &[part])?;
             last = Some(output.narrow(0, segment.len() - 1, 1)?.copy()?);
         }
         let last = last.ok_or_else(|| candle_core::Error::Msg("the prompt is empty".into()))?;
@@ -53,46 +59,6 @@ impl Prefix {
             last,
         })
     }
-}
-
-/// Runs the tokens of a segment that starts at position `from`, and fills in its keys.
-fn read_segment(
-    model: &Transformer,
-    segment: &[u32],
-    from: usize,
-    keys: &[Keys],
-) -> Result<Tensor> {
-    let n = segment.len();
-    let positions: Vec<u32> = (from..from + n).map(|p| p as u32).collect();
-    let mask = causal_mask(n.min(BLOCK), model.group(), &model.device)?;
-    let tail = causal_mask((n % BLOCK).max(1), model.group(), &model.device)?;
-    model.forward(segment, &positions, |layer, heads| {
-        let all = &keys[layer];
-        all.write(
-            1,
-            from,
-            &Keys {
-                k: heads.k,
-                v: heads.v,
-            },
-        )?;
-        let blocks: Vec<usize> = (0..n).step_by(BLOCK).collect();
-        each(&blocks, &model.device, |&b| {
-            let len = BLOCK.min(n - b);
-            let own = all.narrow(1, from + b, len)?.map(|x| x.unsqueeze(1))?;
-            let mask = match len == BLOCK || n < BLOCK {
-                true => &mask,
-                false => &tail,
-            };
-            attend(
-                &heads.q.narrow(0, b, len)?,
-                &all.narrow(1, 0, from + b)?,
-                &own,
-                Some(mask),
-                model.architecture.window(layer),
-            )
-        })
-    })
 }
 
 /// Tokens of a kept prompt that a new one can take over.
@@ -136,6 +102,11 @@ impl Prefixes {
             self.recent.pop_back();
         }
         Ok(prefix)
+    }
+
+    /// Forgets all prompts.
+    pub fn clear(&mut self) {
+        self.recent.clear();
     }
 
     fn tokens(&self) -> usize {

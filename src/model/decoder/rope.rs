@@ -7,8 +7,8 @@ use super::architecture::Rope;
 /// cos and sin `[positions, head_dim / 2]`.
 #[derive(Debug)]
 pub struct Table {
-    cos: Tensor,
-    sin: Tensor,
+    pub cos: Tensor,
+    pub sin: Tensor,
 }
 
 impl Table {

@@ -1,126 +1,144 @@
-//! The log-probabilities of given continuations of a prompt that has been read.
+//! The log-probabilities of given continuations of prompts that have been read.
+
+use std::sync::Arc;
 
 use candle_core::{Result, Tensor};
 use rayon::prelude::*;
 
-use super::attention::{Keys, attend, causal_mask, each};
+use super::attention::{Part, Sees};
 use super::prefix::Prefix;
 use super::sample::log_probability;
-use super::transformer::{Heads, Transformer};
-use crate::model::{LogProb, batch};
+use super::transformer::Transformer;
 
-/// Tokens that go through the model together; a longer continuation goes alone.
+/// Tokens that go through the model together on the CPU and on a GPU; a longer continuation goes alone.
 const TOKENS: usize = 512;
-/// Rows of logits held at once; a row has the whole vocabulary.
+const GPU_TOKENS: usize = 8192;
+/// Rows of logits held at once on the CPU and on a GPU; a row has the whole vocabulary.
 const ROWS: usize = 64;
+const GPU_ROWS: usize = 1024;
 
-/// log P(continuation | prefix) of each continuation, given as tokens.
-pub fn score(
-    model: &Transformer,
-    prefix: &Prefix,
-    continuations: &[Vec<u32>],
-) -> Result<Vec<LogProb>> {
-    let mut scores = vec![
-        LogProb {
-            sum: 0.0,
-            tokens: 0
-        };
-        continuations.len()
-    ];
-    let lengths: Vec<usize> = continuations.iter().map(Vec::len).collect();
-    for batch in batch::by_tokens(&lengths, TOKENS) {
-        let batch: Vec<usize> = batch.into_iter().filter(|&i| lengths[i] > 0).collect();
-        let texts: Vec<&[u32]> = batch.iter().map(|&i| &continuations[i][..]).collect();
-        for (i, sum) in batch.into_iter().zip(sums(model, prefix, &texts)?) {
-            scores[i] = LogProb {
-                sum,
-                tokens: lengths[i],
-            };
-        }
-    }
-    Ok(scores)
+/// A prompt and a continuation of it, as tokens.
+#[derive(Clone)]
+pub struct Continuation {
+    pub prefix: Arc<Prefix>,
+    pub tokens: Vec<u32>,
 }
 
-/// The sums of the tokens' log-probabilities; every text has a token.
-fn sums(model: &Transformer, prefix: &Prefix, texts: &[&[u32]]) -> Result<Vec<f64>> {
-    let mut rows = vec![prefix.last.clone()];
-    let inputs: Vec<&[u32]> = texts
-        .iter()
-        .map(|t| &t[..t.len() - 1])
-        .filter(|t| !t.is_empty())
-        .collect();
-    if !inputs.is_empty() {
-        rows.push(outputs(model, prefix, &inputs)?);
+/// Whether so many tokens of continuations are best scored now.
+pub fn is_full(model: &Transformer, tokens: usize) -> bool {
+    tokens >= by_device(model, TOKENS, GPU_TOKENS)
+}
+
+fn by_device(model: &Transformer, cpu: usize, gpu: usize) -> usize {
+    match model.device.is_cpu() {
+        true => cpu,
+        false => gpu,
     }
-    let mut targets: Vec<(usize, usize, u32)> = Vec::new(); // row, text, token
-    let mut next = 1;
-    for (i, text) in texts.iter().enumerate() {
-        targets.push((0, i, text[0]));
-        for &token in &text[1..] {
-            targets.push((next, i, token));
-            next += 1;
-        }
-    }
-    targets.sort_by_key(|t| t.0);
-    let logs = log_probabilities(model, &Tensor::cat(&rows, 0)?, &targets)?;
-    let mut sums = vec![0.0; texts.len()];
-    for ((_, text, _), log) in targets.iter().zip(logs) {
-        sums[*text] += log;
+}
+
+/// log P(continuation | prompt) of each, the sum over its tokens.
+pub fn score(model: &Transformer, continuations: &[Continuation]) -> Result<Vec<f64>> {
+    let most = by_device(model, TOKENS, GPU_TOKENS);
+    let mut sums = vec![0.0; continuations.len()];
+    let mut from = 0;
+    while from < continuations.len() {
+        let mut tokens = 0;
+        let fits = continuations[from..].iter().take_while(|text| {
+            tokens += text.tokens.len();
+            tokens <= most
+        });
+        let to = from + fits.count().max(1);
+        add_sums(model, &continuations[from..to], &mut sums[from..to])?;
+        from = to;
     }
     Ok(sums)
 }
 
-/// The last layer's outputs of all texts' tokens, one text after another.
-fn outputs(model: &Transformer, prefix: &Prefix, texts: &[&[u32]]) -> Result<Tensor> {
-    let past = prefix.tokens.len();
-    let ids: Vec<u32> = texts.concat();
-    let positions: Vec<u32> = texts
-        .iter()
-        .flat_map(|t| (past..past + t.len()).map(|p| p as u32))
-        .collect();
-    let mut from = 0;
-    let places = texts.iter().map(|t| {
-        from += t.len();
-        let mask = causal_mask(t.len(), model.group(), &model.device)?;
-        Ok((from - t.len(), t.len(), mask))
-    });
-    let places = places.collect::<Result<Vec<_>>>()?;
-    model.forward(&ids, &positions, |layer, Heads { q, k, v }| {
-        let keys = Keys { k, v };
-        each(&places, &model.device, |(from, n, mask)| {
-            let own = keys.narrow(1, *from, *n)?.map(|x| x.unsqueeze(1))?;
-            attend(
-                &q.narrow(0, *from, *n)?,
-                &prefix.keys[layer],
-                &own,
-                Some(mask),
-                model.architecture.window(layer),
-            )
-        })
-    })
+/// A token whose log-probability is asked for.
+struct Target {
+    /// The output that its logits are of.
+    output: usize,
+    text: usize,
+    token: u32,
 }
 
-/// The log-probability of each target (row, _, token), which are in the order of the rows.
+fn add_sums(model: &Transformer, texts: &[Continuation], sums: &mut [f64]) -> Result<()> {
+    let (mut outputs, mut targets): (Vec<&Tensor>, Vec<Target>) = (Vec::new(), Vec::new());
+    let (mut ids, mut parts) = (Vec::new(), Vec::new());
+    let mut ends: Vec<usize> = Vec::new(); // where the first output of each text is among those of the prompts
+    for text in texts {
+        let last = &text.prefix.last;
+        if !outputs
+            .last()
+            .is_some_and(|other| std::ptr::eq::<Tensor>(*other, last))
+        {
+            outputs.push(last);
+        }
+        ends.push(outputs.len() - 1);
+    }
+    let mut next = outputs.len();
+    for (i, text) in texts.iter().enumerate() {
+        let Some((&first, rest)) = text.tokens.split_first() else {
+            continue;
+        };
+        let target = |output, token| Target {
+            output,
+            text: i,
+            token,
+        };
+        targets.push(target(ends[i], first));
+        for &token in rest {
+            targets.push(target(next, token));
+            next += 1;
+        }
+        if !rest.is_empty() {
+            ids.extend(&text.tokens[..rest.len()]);
+            parts.push(Part {
+                tokens: rest.len(),
+                sees: Sees::Text {
+                    prefix: &text.prefix.keys,
+                },
+            });
+        }
+    }
+    let mut outputs = Tensor::cat(&outputs, 0)?;
+    if !parts.is_empty() {
+        outputs = Tensor::cat(&[outputs, model.forward(&ids, &parts)?], 0)?;
+    }
+    targets.sort_by_key(|target| target.output);
+    for (target, log) in targets
+        .iter()
+        .zip(log_probabilities(model, &outputs, &targets)?)
+    {
+        sums[target.text] += log;
+    }
+    Ok(())
+}
+
+/// The log-probability of each target, which are in the order of the outputs; NaN where it is not finite.
 fn log_probabilities(
     model: &Transformer,
     outputs: &Tensor,
-    targets: &[(usize, usize, u32)],
+    targets: &[Target],
 ) -> Result<Vec<f64>> {
     let vocabulary = model.shape.vocabulary;
+    let most = by_device(model, ROWS, GPU_ROWS);
     let mut logs = Vec::with_capacity(targets.len());
-    for slab in targets.chunk_by(|a, b| a.0 / ROWS == b.0 / ROWS) {
-        let first = slab[0].0 / ROWS * ROWS;
-        let rows = ROWS.min(outputs.dim(0)? - first);
-        let logits = model
-            .logits(&outputs.narrow(0, first, rows)?)?
-            .flatten_all()?
-            .to_vec1::<f32>()?;
-        let found = slab.par_iter().map(|&(row, _, token)| {
-            let row = &logits[(row - first) * vocabulary..][..vocabulary];
-            log_probability(row, token)
-                .ok_or_else(|| candle_core::Error::Msg("a log-probability is not finite".into()))
+    for slab in targets.chunk_by(|a, b| a.output / most == b.output / most) {
+        let first = slab[0].output / most * most;
+        let rows = most.min(outputs.dim(0)? - first);
+        let logits = model.logits(&outputs.narrow(0, first, rows)?)?;
+        if let Some(gpu) = model.gpu() {
+            let targets = slab.iter().map(|t| ((t.output - first) as u32, t.token));
+            logs.extend(gpu.log_probabilities(&logits, &targets.collect::<Vec<_>>())?);
+            continue;
+        }
+        let logits = logits.flatten_all()?.to_vec1::<f32>()?;
+        let found = slab.par_iter().map(|target| {
+            let row = &logits[(target.output - first) * vocabulary..][..vocabulary];
+            log_probability(row, target.token).unwrap_or(f64::NAN)
         });
-        logs.extend(found.collect::<Result<Vec<f64>>>()?);
+        logs.extend(found.collect::<Vec<f64>>());
     }
     Ok(logs)
 }

@@ -3,9 +3,8 @@ use std::path::PathBuf;
 use candle_core::quantized::GgmlDType;
 use tempfile::TempDir;
 
-use super::attention::{Keys, attend, causal_mask};
+use super::attention::{Cache, Part, Sees};
 use super::sample::log_probability;
-use super::transformer::Heads;
 use super::*;
 use crate::model::{Message, Role, tiny};
 
@@ -79,22 +78,14 @@ fn unwrap<T>(results: Vec<Result<T, ModelError>>) -> Vec<T> {
 /// Logits at every position of `tokens`, read at once and without any cache.
 fn naive(decoder: &Decoder, tokens: &[u32]) -> Vec<Vec<f32>> {
     let model = &decoder.model;
-    let mask = causal_mask(tokens.len(), model.group(), &Device::Cpu).unwrap();
-    let positions: Vec<u32> = (0..tokens.len() as u32).collect();
-    let output = model.forward(tokens, &positions, |layer, Heads { q, k, v }| {
-        let own = Keys {
-            k: k.unsqueeze(1)?,
-            v: v.unsqueeze(1)?,
-        };
-        let none = own.map(|x| x.squeeze(1)?.narrow(1, 0, 0))?;
-        attend(
-            &q,
-            &none,
-            &own,
-            Some(&mask),
-            model.architecture.window(layer),
-        )
-    });
+    let shape = model.shape;
+    let none = [shape.layers, shape.kv_heads, 0, shape.head_dim];
+    let none = Cache::zeros(&none, &Device::Cpu).unwrap();
+    let part = Part {
+        tokens: tokens.len(),
+        sees: Sees::Text { prefix: &none },
+    };
+    let output = model.forward(tokens, &[part]);
     model.logits(&output.unwrap()).unwrap().to_vec2().unwrap()
 }
 

@@ -1,4 +1,4 @@
-//! The forward pass of Llama-like decoders over packed tokens; attention is the caller's, as only it knows the keys.
+//! The forward pass of Llama-like decoders over packed tokens. This is the CPU's; a GPU has its own ([`cuda`](super::cuda)).
 
 use std::sync::Arc;
 
@@ -6,6 +6,8 @@ use candle_core::{Device, Result, Tensor};
 use candle_nn::ops::rms_norm;
 
 use super::architecture::{Architecture, Shape};
+use super::attention::{Part, attend};
+use super::cuda::Pass;
 use super::files::Files;
 use super::linear::{Linear, Matrix, forward, gated};
 use super::rope::Table;
@@ -25,7 +27,7 @@ pub struct Transformer {
     pub shape: Shape,
     pub device: Device,
     embedding: Arc<Matrix>,
-    layers: Vec<Layer>,
+    body: Body,
     norm: Tensor,
     output: Linear,
     rope: Table,
@@ -34,20 +36,26 @@ pub struct Transformer {
 }
 
 #[derive(Debug)]
-struct Layer {
-    attention_norm: Tensor,
-    q: Linear,
-    k: Linear,
-    v: Linear,
+enum Body {
+    Cpu(Vec<Layer>),
+    Gpu(Pass),
+}
+
+#[derive(Debug)]
+pub struct Layer {
+    pub attention_norm: Tensor,
+    pub q: Linear,
+    pub k: Linear,
+    pub v: Linear,
     /// Norms of each head's query and key.
-    qk_norm: Option<(Tensor, Tensor)>,
-    o: Linear,
+    pub qk_norm: Option<(Tensor, Tensor)>,
+    pub o: Linear,
     /// Norms behind attention and behind the feed-forward layers.
-    post_norms: Option<(Tensor, Tensor)>,
-    feed_forward_norm: Tensor,
-    gate: Linear,
-    up: Linear,
-    down: Linear,
+    pub post_norms: Option<(Tensor, Tensor)>,
+    pub feed_forward_norm: Tensor,
+    pub gate: Linear,
+    pub up: Linear,
+    pub down: Linear,
 }
 
 impl Transformer {
@@ -69,8 +77,21 @@ impl Transformer {
             true => embedding.clone(),
             false => matrix("output.weight")?,
         };
-        let layers = (0..shape.layers).map(|i| Layer::load(files, i, &architecture));
-        let layers = layers.collect::<std::result::Result<Vec<_>, _>>()?;
+        let body = match device.is_cpu() {
+            true => {
+                let layers = (0..shape.layers).map(|i| Layer::load(files, i, &architecture));
+                Body::Cpu(layers.collect::<std::result::Result<_, _>>()?)
+            }
+            false => {
+                let pass = Pass::new(&architecture, device);
+                let mut pass = pass.map_err(|e| files.error(e.to_string()))?;
+                for i in 0..shape.layers {
+                    let layer = Layer::load(files, i, &architecture)?;
+                    pass.push(layer).map_err(|e| files.error(e.to_string()))?;
+                }
+                Body::Gpu(pass)
+            }
+        };
         let norm = files.vector("output_norm.weight", shape.hidden, None)?;
         let factors = files.rope_factors(&architecture)?;
         let build = || {
@@ -80,7 +101,7 @@ impl Transformer {
                 shape,
                 device: device.clone(),
                 embedding,
-                layers,
+                body,
                 norm,
                 output: Linear::new(output, None),
                 rope: table(architecture.rope, factors.as_deref())?,
@@ -93,35 +114,57 @@ impl Transformer {
         build().map_err(|e: candle_core::Error| files.error(format!("cannot be prepared: {e}")))
     }
 
-    /// Query heads that share a key head.
-    pub fn group(&self) -> usize {
-        self.shape.heads / self.shape.kv_heads
+    /// The GPU's forward pass, if the model is on one.
+    pub fn gpu(&self) -> Option<&Pass> {
+        match &self.body {
+            Body::Cpu(_) => None,
+            Body::Gpu(pass) => Some(pass),
+        }
     }
 
-    /// The last layer's output `[n, hidden]`, before the final norm, of n packed tokens at the given positions.
-    ///
-    /// `attend(layer, heads)` returns the heads' outputs `[n, heads · head_dim]`.
-    pub fn forward(
-        &self,
-        ids: &[u32],
-        positions: &[u32],
-        mut attend: impl FnMut(usize, Heads) -> Result<Tensor>,
-    ) -> Result<Tensor> {
+    /// The rotary embedding of a layer.
+    pub fn rope(&self, layer: usize) -> &Table {
+        match (&self.local_rope, self.architecture.window(layer)) {
+            (Some(local), Some(_)) => local,
+            _ => &self.rope,
+        }
+    }
+
+    /// The embeddings of tokens, `[n, hidden]` in f32.
+    pub fn embed(&self, ids: &[u32]) -> Result<Tensor> {
+        let x = self.embedding.rows(ids, &self.device)?;
+        match self.architecture.embedding_scale {
+            1.0 => Ok(x),
+            scale => x * scale,
+        }
+    }
+
+    /// The last layer's output `[n, hidden]`, before the final norm, of n packed tokens. Keys of prompts and rows are added
+    /// to their caches.
+    pub fn forward(&self, ids: &[u32], parts: &[Part]) -> Result<Tensor> {
+        let layers = match &self.body {
+            Body::Cpu(layers) => layers,
+            Body::Gpu(pass) => return pass.forward(self, ids, parts),
+        };
+        let positions: Vec<u32> = parts
+            .iter()
+            .flat_map(Part::positions)
+            .map(|p| p as u32)
+            .collect();
         let positions = Tensor::new(positions, &self.device)?;
         let rope = self.rope.at(&positions)?;
         let local = self.local_rope.as_ref().map(|r| r.at(&positions));
         let local = local.transpose()?;
-        let mut x = self.embedding.rows(ids, &self.device)?;
-        if self.architecture.embedding_scale != 1.0 {
-            x = (x * self.architecture.embedding_scale)?;
-        }
-        for (i, layer) in self.layers.iter().enumerate() {
-            let rope = match (&local, self.architecture.window(i)) {
+        let mut x = self.embed(ids)?;
+        for (i, layer) in layers.iter().enumerate() {
+            let window = self.architecture.window(i);
+            let rope = match (&local, window) {
                 (Some(local), Some(_)) => local,
                 _ => &rope,
             };
             let h = self.norm(&x, &layer.attention_norm)?;
-            let mixed = layer.o.forward(&attend(i, self.heads(layer, &h, rope)?)?)?;
+            let heads = self.heads(layer, &h, rope)?;
+            let mixed = layer.o.forward(&attend(i, &heads, parts, window)?)?;
             x = (x + self.post(mixed, layer.post_norms.as_ref().map(|n| &n.0))?)?;
             let h = self.norm(&x, &layer.feed_forward_norm)?;
             let wide = gated(&h, &layer.gate, &layer.up, self.architecture.activation)?;
@@ -171,7 +214,10 @@ impl Transformer {
 
     /// Logits `[n, vocabulary]` of outputs of [`Transformer::forward`] `[n, hidden]`.
     pub fn logits(&self, x: &Tensor) -> Result<Tensor> {
-        self.output.forward(&self.normalised(x)?)
+        match &self.body {
+            Body::Cpu(_) => self.output.forward(&self.normalised(x)?),
+            Body::Gpu(pass) => pass.logits(x, &self.norm, &self.output),
+        }
     }
 
     /// What the output layer takes of outputs of [`Transformer::forward`].
