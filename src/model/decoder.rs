@@ -182,21 +182,14 @@ impl Decoder {
         stepped
     }
 
-    fn read(&self, tokens: &[u32], prefixes: &mut Prefixes) -> Result<Arc<Prefix>, ModelError> {
-        prefixes.get(&self.model, tokens).map_err(|e| self.error(e))
-    }
-
-    fn group<'a>(
+    fn read(
         &self,
-        request: usize,
-        (prompt, sampling): &'a (Prompt, Sampling),
-        shortlist: Option<&Shortlist>,
+        prompts: &[Vec<u32>],
         prefixes: &mut Prefixes,
-    ) -> Result<Group<'a>, ModelError> {
-        let tokens = self.encode(prompt, sampling.max_tokens)?;
-        let prefix = self.read(&tokens, prefixes)?;
-        let vocabulary = &self.vocabulary;
-        Ok(Group::new(vocabulary, shortlist, request, prefix, sampling))
+    ) -> Result<Vec<Arc<Prefix>>, ModelError> {
+        prefixes
+            .get(&self.model, prompts)
+            .map_err(|e| self.error(e))
     }
 
     /// What the continuations of the prompts may draw; none: everything.
@@ -213,11 +206,36 @@ impl Decoder {
         list.map(Some).map_err(|e| self.error(e))
     }
 
-    /// Whether a prompt may join: always if none is running.
-    fn has_room(&self, groups: &[Group], sampling: &Sampling, most: usize) -> bool {
-        let rows: usize = groups.iter().map(Group::rows).sum();
-        let tokens: usize = groups.iter().map(Group::tokens).sum();
-        groups.is_empty() || (rows + sampling.n <= most && tokens < self.cache_tokens)
+    /// The waiting prompts that join the groups, as tokens: at least one if none is running.
+    fn join(
+        &self,
+        requests: &[(Prompt, Sampling)],
+        waiting: &mut VecDeque<usize>,
+        groups: &[Group],
+        most: usize,
+        results: &mut [Result<Vec<Completion>, ModelError>],
+    ) -> (Vec<usize>, Vec<Vec<u32>>) {
+        let mut rows: usize = groups.iter().map(Group::rows).sum();
+        let mut tokens: usize = groups.iter().map(Group::tokens).sum();
+        let (mut joining, mut prompts) = (Vec::new(), Vec::new());
+        while let Some(&next) = waiting.front() {
+            let (prompt, sampling) = &requests[next];
+            let has_room = rows + sampling.n <= most && tokens < self.cache_tokens;
+            if !has_room && !(groups.is_empty() && joining.is_empty()) {
+                break;
+            }
+            waiting.pop_front();
+            match self.encode(prompt, sampling.max_tokens) {
+                Ok(prompt) => {
+                    rows += sampling.n;
+                    tokens += prompt.len() + sampling.n * sampling.max_tokens;
+                    joining.push(next);
+                    prompts.push(prompt);
+                }
+                Err(error) => results[next] = Err(error),
+            }
+        }
+        (joining, prompts)
     }
 
     /// A prompt and its continuations, as tokens.
@@ -236,7 +254,7 @@ impl Decoder {
             .collect::<tokenizers::Result<_>>()
             .map_err(|e| self.error(e))?;
         let tokens = self.encode(prompt, texts.iter().map(Vec::len).max().unwrap_or(0))?;
-        let prefix = self.read(&tokens, prefixes)?;
+        let prefix = self.read(&[tokens], prefixes)?.remove(0);
         let texts = texts.into_iter().map(|tokens| Continuation {
             prefix: prefix.clone(),
             tokens,
@@ -306,45 +324,41 @@ impl Generate for Decoder {
         let mut most = self.rows;
         while !waiting.is_empty() || !groups.is_empty() {
             let running = groups.len();
-            let mut outcome = Ok(());
-            while let Some(&next) = waiting.front()
-                && self.has_room(&groups, &requests[next].1, most)
-            {
-                waiting.pop_front();
-                match self.group(next, &requests[next], shortlist, &mut prefixes) {
-                    Ok(group) => groups.push(group),
-                    Err(error) if is_out_of_memory(&error) && !groups.is_empty() => {
-                        waiting.push_front(next);
-                        outcome = Err(error);
-                        break;
-                    }
-                    Err(error) => results[next] = Err(error),
-                }
-            }
-            if outcome.is_ok() {
+            let (joining, prompts) = self.join(requests, &mut waiting, &groups, most, &mut results);
+            let outcome = self.read(&prompts, &mut prefixes);
+            let outcome = outcome.and_then(|read| {
+                let vocabulary = &self.vocabulary;
+                groups.extend(joining.iter().zip(read).map(|(&request, prefix)| {
+                    Group::new(vocabulary, shortlist, request, prefix, &requests[request].1)
+                }));
                 let decoded = self.decode(shortlist, &mut groups, running);
-                outcome = decoded.map_err(|e| self.error(e));
-            }
+                decoded.map_err(|e| self.error(e))
+            });
             for group in groups.extract_if(.., |group| group.rows() == 0) {
                 let request = group.request;
                 results[request] = Ok(group.finish());
             }
             if let Err(error) = outcome {
-                let again = is_out_of_memory(&error) && groups.len() > 1;
-                most = groups.iter().map(Group::rows).sum::<usize>() / 2;
-                for group in groups.drain(..).rev() {
-                    match again {
-                        // From its first token on: its seeds are the same.
-                        true => waiting.push_front(group.request),
-                        false => results[group.request] = Err(self.error(&error)),
-                    }
-                }
-                prefixes.clear();
+                let mut running: Vec<usize> = groups.drain(..).map(|group| group.request).collect();
+                running.extend(joining);
+                running.sort_unstable();
+                running.dedup();
+                let rows = running.iter().map(|&request| requests[request].1.n);
+                most = rows.sum::<usize>().min(most) / 2;
+                let again = is_out_of_memory(&error) && running.len() > 1;
                 if again {
                     tracing::warn!(
                         "the GPU's memory is too small; {most} rows are decoded at once"
                     );
                 }
+                for request in running.into_iter().rev() {
+                    match again {
+                        // From its first token on: its seeds are the same.
+                        true => waiting.push_front(request),
+                        false => results[request] = Err(self.error(&error)),
+                    }
+                }
+                prefixes.clear();
             }
         }
         results

@@ -131,6 +131,13 @@ __device__ uint32_t pack(float low, float high) {
     return *(uint32_t *)&both;
 }
 
+// 4 or 8 neighbours.
+template <int N> __device__ uint4 load(const bf16 *at) {
+    if (N == 8) return *(const uint4 *)at;
+    uint2 x = *(const uint2 *)at;
+    return make_uint4(x.x, x.y, 0, 0);
+}
+
 __device__ uint32_t word(const uint4 &x, int i) { return i == 0 ? x.x : i == 1 ? x.y : i == 2 ? x.z : x.w; }
 
 // 16 rows of queries of one warp, and what it has summed of the keys so far. A lane stands for rows g and g + 8 (g = lane / 4).
@@ -138,7 +145,7 @@ __device__ uint32_t word(const uint4 &x, int i) { return i == 0 ? x.x : i == 1 ?
 // The order of a product's inner dimension is free, so lane c = lane % 4 reads 8 neighbours of each 32 elements of a query or
 // key. So is the order of its columns: group g owns columns g · d/8 to (g + 1) · d/8 of the values.
 template <int D> struct Rows {
-    static constexpr int PAIRS = D / 32, COLUMNS = D / 8;
+    static constexpr int PAIRS = D / 32, COLUMNS = D / 8, AT_ONCE = COLUMNS < 8 ? COLUMNS : 8;
 
     uint4 q[PAIRS][2];
     int token[2];
@@ -208,35 +215,34 @@ template <int D> struct Rows {
                 value[i] = v + (int64_t)min(key, count - 1) * D + g * COLUMNS;
             }
 #pragma unroll
-            for (int eight = 0; eight < COLUMNS / 8; eight++) {
+            for (int from = 0; from < COLUMNS; from += AT_ONCE) {
                 uint4 x[4];
 #pragma unroll
-                for (int i = 0; i < 4; i++) x[i] = *(const uint4 *)(value[i] + 8 * eight);
+                for (int i = 0; i < 4; i++) x[i] = load<AT_ONCE>(value[i] + from);
 #pragma unroll
-                for (int i = 0; i < 4; i++) {
+                for (int i = 0; i < AT_ONCE / 2; i++) {
                     uint32_t v0 = word(x[0], i), v1 = word(x[1], i), v2 = word(x[2], i), v3 = word(x[3], i);
-                    multiply(out[8 * eight + 2 * i], a0, a1, a2, a3, __byte_perm(v0, v1, 0x5410), __byte_perm(v2, v3, 0x5410));
-                    multiply(out[8 * eight + 2 * i + 1], a0, a1, a2, a3, __byte_perm(v0, v1, 0x7632),
-                             __byte_perm(v2, v3, 0x7632));
+                    multiply(out[from + 2 * i], a0, a1, a2, a3, __byte_perm(v0, v1, 0x5410), __byte_perm(v2, v3, 0x5410));
+                    multiply(out[from + 2 * i + 1], a0, a1, a2, a3, __byte_perm(v0, v1, 0x7632), __byte_perm(v2, v3, 0x7632));
                 }
             }
         }
     }
 };
 
-// Attention of tiles of up to 32 query rows, each some neighbouring tokens of one sequence with the query heads that share a
-// key head, over the sequence's prefix and the tokens' own rows. `scale` is in units of log2; a positive `window` is how many
-// positions a query sees, its own included. Blocks (tile, key head) of four warps: two for 16 rows each, twice, as one takes
-// the even and one the odd blocks of 32 keys.
+// Attention of tiles, each some neighbouring tokens of one sequence with the query heads that share a key head, over the
+// sequence's prefix and the tokens' own rows. `scale` is in units of log2; a positive `window` is how many positions a query
+// sees, its own included. Blocks (tile, key head) of four warps of 16 query rows each: tiles have up to 64 rows; or, in two
+// `parts`, up to 32, and one warp takes the even blocks of 32 keys and another the odd ones, as there are few tiles.
 template <int D>
-__device__ void attend(const bf16 *q, const int64_t *at, int tokens, int sequences, const int *tiles, int layer, int group,
+__device__ void attend(const bf16 *q, const int64_t *at, int tokens, int sequences, const int *tiles, int parts, int layer, int group,
                        float scale, int window, bf16 *result) {
     constexpr int COLUMNS = Rows<D>::COLUMNS;
     Table table = {at, tokens, sequences};
     int key_heads = gridDim.y, head = blockIdx.y;
     int first_token = tiles[2 * blockIdx.x], count = tiles[2 * blockIdx.x + 1];
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, c = lane % 4;
-    int first_row = (warp & 1) * 16, part = warp >> 1;
+    int row_warps = 4 / parts, first_row = warp % row_warps * 16, part = warp / row_warps;
     int sequence = table.sequence(first_token), past = table.past(sequence);
 
     Rows<D> rows;
@@ -265,7 +271,7 @@ __device__ void attend(const bf16 *q, const int64_t *at, int tokens, int sequenc
     auto add = [&](const bf16 *k, const bf16 *v, int keys, int position, int only) {
         int least = window > 0 ? past + table.slot(first_token) - window + 1 - position : 0;
         for (int start = max(0, least) / 32 * 32; start < keys; start += 32)
-            if ((turn++ & 1) == part) rows.add(k, v, start, keys, position, only, scale);
+            if (turn++ % parts == part) rows.add(k, v, start, keys, position, only, scale);
     };
     if (first_row < count * group) {
         if (past > 0) {
@@ -292,29 +298,31 @@ __device__ void attend(const bf16 *q, const int64_t *at, int tokens, int sequenc
         rows.sum[row] += __shfl_xor_sync(~0u, rows.sum[row], 1);
         rows.sum[row] += __shfl_xor_sync(~0u, rows.sum[row], 2);
     }
-    __shared__ float other[2][COLUMNS * 4 + 4][32];
+    __shared__ float others[2][COLUMNS * 4 + 4][32];
+    float(*other)[32] = others[warp & 1];
     if (part == 1) {
-        float(*mine)[32] = other[warp & 1];
 #pragma unroll
         for (int column = 0; column < COLUMNS; column++)
 #pragma unroll
-            for (int i = 0; i < 4; i++) mine[4 * column + i][lane] = rows.out[column][i];
+            for (int i = 0; i < 4; i++) other[4 * column + i][lane] = rows.out[column][i];
 #pragma unroll
         for (int row = 0; row < 2; row++) {
-            mine[4 * COLUMNS + row][lane] = rows.most[row];
-            mine[4 * COLUMNS + 2 + row][lane] = rows.sum[row];
+            other[4 * COLUMNS + row][lane] = rows.most[row];
+            other[4 * COLUMNS + 2 + row][lane] = rows.sum[row];
         }
     }
-    __syncthreads();
+    if (parts > 1) __syncthreads();
     if (part == 1) return;
-    float(*theirs)[32] = other[warp & 1];
 #pragma unroll
     for (int row = 0; row < 2; row++) {
         if (place[row] < 0) continue;
-        float most = theirs[4 * COLUMNS + row][lane], sum = theirs[4 * COLUMNS + 2 + row][lane];
-        float top = fmaxf(most, rows.most[row]);
-        float mine = exp2f(rows.most[row] - top), others = exp2f(most - top);
-        float norm = 1 / (rows.sum[row] * mine + sum * others);
+        float keep = 1, add = 0, sum = rows.sum[row];
+        if (parts > 1) {
+            float most = other[4 * COLUMNS + row][lane], top = fmaxf(most, rows.most[row]);
+            keep = exp2f(rows.most[row] - top);
+            add = exp2f(most - top);
+            sum = sum * keep + other[4 * COLUMNS + 2 + row][lane] * add;
+        }
 #pragma unroll
         for (int i = 0; i < 2; i++) {
             // Column 2c + i of every tile of 8: neighbours in memory.
@@ -325,9 +333,10 @@ __device__ void attend(const bf16 *q, const int64_t *at, int tokens, int sequenc
 #pragma unroll
                 for (int j = 0; j < 2; j++) {
                     int e = 2 * row + i;
-                    x[j] = (rows.out[column + j][e] * mine + theirs[4 * (column + j) + e][lane] * others) * norm;
+                    x[j] = rows.out[column + j][e];
+                    if (parts > 1) x[j] = x[j] * keep + other[4 * (column + j) + e][lane] * add;
                 }
-                *(uint32_t *)(to + column) = pack(x[0], x[1]);
+                *(uint32_t *)(to + column) = pack(x[0] / sum, x[1] / sum);
             }
         }
     }
@@ -335,10 +344,11 @@ __device__ void attend(const bf16 *q, const int64_t *at, int tokens, int sequenc
 
 #define ATTEND(D)                                                                                                            \
     extern "C" __global__ void __launch_bounds__(128) attend_##D(const bf16 *q, const int64_t *at, int tokens, int sequences, \
-                                                                const int *tiles, int layer, int group, float scale,          \
-                                                                int window, bf16 *result) {                                   \
-        attend<D>(q, at, tokens, sequences, tiles, layer, group, scale, window, result);                                      \
+                                                                const int *tiles, int parts, int layer, int group,            \
+                                                                float scale, int window, bf16 *result) {                      \
+        attend<D>(q, at, tokens, sequences, tiles, parts, layer, group, scale, window, result);                               \
     }
+ATTEND(32)
 ATTEND(64)
 ATTEND(128)
 ATTEND(256)

@@ -21,9 +21,16 @@ const ROW_THREADS: u32 = 256;
 /// Threads of a block that takes a row of logits, as the kernels have it.
 const LOGITS_THREADS: u32 = 512;
 /// Sizes of heads that there are kernels for.
-const HEADS: [(usize, &str); 3] = [(64, "attend_64"), (128, "attend_128"), (256, "attend_256")];
-/// Rows of queries of an attention tile.
+const HEADS: [(usize, &str); 4] = [
+    (32, "attend_32"),
+    (64, "attend_64"),
+    (128, "attend_128"),
+    (256, "attend_256"),
+];
+/// Rows of queries that two warps of a block take; four take twice as many, where no keys are left to share out.
 const TILE: usize = 32;
+/// Warps of a block of attention, each of 16 rows.
+const ATTEND_THREADS: u32 = 4 * 32;
 
 /// What one draw takes of a row of logits.
 #[derive(Debug, Clone, Copy)]
@@ -300,10 +307,11 @@ impl Pass {
         let mut launch = self.gpu.kernel(self.attend)?;
         launch.tensor(q)?;
         table.pass_to(&mut launch)?;
-        launch.tensor(&table.tiles)?.number(i as i32);
+        launch.tensor(&table.tiles)?.number(table.parts as i32);
+        launch.number(i as i32);
         launch.number((heads / kv_heads) as i32);
         launch.number(scale as f32).number(window).tensor(mixed)?;
-        launch.run([table.tiles.dim(0)? / 2, kv_heads], 128)
+        launch.run([table.tiles.dim(0)? / 2, kv_heads], ATTEND_THREADS)
     }
 
     fn gated(&self, wide: &Tensor, fed: &Tensor) -> Result<()> {

@@ -24,40 +24,102 @@ pub struct Prefix {
     pub last: Tensor,
 }
 
+/// A prompt to read, and one that has been read whose beginning it may take over.
+pub type Wanted<'a> = (&'a [u32], Option<Arc<Prefix>>);
+
 impl Prefix {
-    /// Reads a prompt of at least one token, taking over what `known` has in common with it.
-    fn read(model: &Transformer, tokens: &[u32], known: Option<&Prefix>) -> Result<Self> {
+    /// Reads prompts of at least one token each, together.
+    pub fn read(model: &Transformer, wanted: &[Wanted]) -> Result<Vec<Self>> {
+        let reading = wanted.iter().map(|wanted| Reading::start(model, wanted));
+        let mut reading = reading.collect::<Result<Vec<_>>>()?;
+        while reading.iter().any(|prompt| prompt.left() > 0) {
+            read_segment(model, &mut reading)?;
+        }
+        let whole = reading.into_iter().map(|prompt| {
+            let last = prompt.last;
+            Ok(Self {
+                tokens: prompt.tokens.to_vec(),
+                keys: prompt.keys,
+                last: last.ok_or_else(|| candle_core::Error::Msg("the prompt is empty".into()))?,
+            })
+        });
+        whole.collect()
+    }
+}
+
+/// A prompt that is being read.
+struct Reading<'a> {
+    tokens: &'a [u32],
+    keys: Cache,
+    /// Tokens that have been read.
+    read: usize,
+    /// The last token's output.
+    last: Option<Tensor>,
+}
+
+impl<'a> Reading<'a> {
+    fn start(model: &Transformer, (tokens, known): &Wanted<'a>) -> Result<Self> {
         let shape = model.shape;
-        let start = known.map_or(0, |known| reusable(&known.tokens, tokens));
         let size = [shape.layers, shape.kv_heads, tokens.len(), shape.head_dim];
         let keys = Cache::zeros(&size, &model.device)?;
-        if let Some(known) = known.filter(|_| start > 0) {
-            keys.copy(&known.keys, start)?;
+        let known = known.as_ref().map(|p| (p, reusable(&p.tokens, tokens)));
+        let known = known.filter(|(_, tokens)| *tokens > 0);
+        if let Some((known, tokens)) = known {
+            keys.copy(&known.keys, tokens)?;
         }
-        let mut last = None;
-        let step = match model.device.is_cpu() {
-            true => SEGMENT,
-            false => GPU_SEGMENT,
-        };
-        for from in (start..tokens.len()).step_by(step) {
-            let segment = &tokens[from..tokens.len().min(from + step)];
-            let sees = Sees::Prompt {
-                prompt: &keys,
-                from,
-            };
-            let part = Part {
-                tokens: segment.len(),
-                sees,
-            };
-            let output = model.forward(segment, &[part])?;
-            last = Some(output.narrow(0, segment.len() - 1, 1)?.copy()?);
-        }
-        let last = last.ok_or_else(|| candle_core::Error::Msg("the prompt is empty".into()))?;
         Ok(Self {
-            tokens: tokens.to_vec(),
+            tokens,
             keys,
-            last,
+            read: known.map_or(0, |(_, tokens)| tokens),
+            last: None,
         })
+    }
+
+    fn left(&self) -> usize {
+        self.tokens.len() - self.read
+    }
+}
+
+/// Reads as many tokens as go through the model together.
+fn read_segment(model: &Transformer, prompts: &mut [Reading]) -> Result<()> {
+    let most = segment(model);
+    let (mut ids, mut parts, mut counts) = (Vec::new(), Vec::new(), Vec::new());
+    for prompt in prompts.iter() {
+        let left = prompt.left();
+        let count = match left.min(most - ids.len()) {
+            all if all == left => all,
+            // The next begins at a block's start.
+            some => some / BLOCK * BLOCK,
+        };
+        counts.push(count);
+        if count > 0 {
+            ids.extend(&prompt.tokens[prompt.read..][..count]);
+            parts.push(Part {
+                tokens: count,
+                sees: Sees::Prompt {
+                    prompt: &prompt.keys,
+                    from: prompt.read,
+                },
+            });
+        }
+    }
+    let output = model.forward(&ids, &parts)?;
+    let mut end = 0;
+    for (prompt, count) in prompts.iter_mut().zip(counts) {
+        end += count;
+        prompt.read += count;
+        if count > 0 && prompt.left() == 0 {
+            prompt.last = Some(output.narrow(0, end - 1, 1)?.copy()?);
+        }
+    }
+    Ok(())
+}
+
+/// Tokens that go through the linear layers together.
+fn segment(model: &Transformer) -> usize {
+    match model.device.is_cpu() {
+        true => SEGMENT,
+        false => GPU_SEGMENT,
     }
 }
 
@@ -82,26 +144,70 @@ impl Prefixes {
         }
     }
 
-    /// The prompt, from the cache or read now.
-    pub fn get(&mut self, model: &Transformer, tokens: &[u32]) -> Result<Arc<Prefix>> {
-        if let Some(i) = self.recent.iter().position(|p| p.tokens == tokens)
-            && let Some(found) = self.recent.remove(i)
-        {
-            self.recent.push_front(found.clone());
-            return Ok(found);
+    /// The prompts, from the cache or read now.
+    pub fn get(&mut self, model: &Transformer, prompts: &[Vec<u32>]) -> Result<Vec<Arc<Prefix>>> {
+        let mut found: Vec<Option<Arc<Prefix>>> = vec![None; prompts.len()];
+        let mut missing: Vec<usize> = Vec::new();
+        for (i, prompt) in prompts.iter().enumerate() {
+            if missing
+                .iter()
+                .any(|&j| reusable(&prompts[j], prompt) > self.best(prompt))
+            {
+                self.read(model, prompts, &mut missing, &mut found)?;
+            }
+            match self.take(prompt) {
+                Some(prefix) => found[i] = Some(prefix),
+                None => missing.push(i),
+            }
+            if model.device.is_cpu() {
+                self.read(model, prompts, &mut missing, &mut found)?;
+            }
         }
-        let known = self
-            .recent
-            .iter()
-            .rev()
-            .max_by_key(|p| reusable(&p.tokens, tokens))
-            .cloned();
-        let prefix = Arc::new(Prefix::read(model, tokens, known.as_deref())?);
-        self.recent.push_front(prefix.clone());
+        self.read(model, prompts, &mut missing, &mut found)?;
+        Ok(found.into_iter().flatten().collect())
+    }
+
+    /// Reads those that are missing.
+    fn read(
+        &mut self,
+        model: &Transformer,
+        prompts: &[Vec<u32>],
+        missing: &mut Vec<usize>,
+        found: &mut [Option<Arc<Prefix>>],
+    ) -> Result<()> {
+        let known = missing.iter().map(|&i| {
+            let tokens = &prompts[i][..];
+            let best = self
+                .recent
+                .iter()
+                .rev()
+                .max_by_key(|p| reusable(&p.tokens, tokens));
+            (tokens, best.cloned())
+        });
+        let known: Vec<Wanted> = known.collect();
+        for (i, prefix) in missing.drain(..).zip(Prefix::read(model, &known)?) {
+            let prefix = Arc::new(prefix);
+            self.recent.push_front(prefix.clone());
+            found[i] = Some(prefix);
+        }
         while self.recent.len() > 1 && self.tokens() > self.limit {
             self.recent.pop_back();
         }
-        Ok(prefix)
+        Ok(())
+    }
+
+    /// A prompt that has been read whole.
+    fn take(&mut self, tokens: &[u32]) -> Option<Arc<Prefix>> {
+        let place = self.recent.iter().position(|p| p.tokens == tokens)?;
+        let found = self.recent.remove(place)?;
+        self.recent.push_front(found.clone());
+        Some(found)
+    }
+
+    /// Tokens that a prompt could take over.
+    fn best(&self, tokens: &[u32]) -> usize {
+        let all = self.recent.iter().map(|p| reusable(&p.tokens, tokens));
+        all.max().unwrap_or(0)
     }
 
     /// Forgets all prompts.

@@ -220,21 +220,32 @@ fn a_prompt_read_before_changes_nothing() {
 fn the_cache_forgets_the_oldest_prompts() {
     let decoder = tiny(GgmlDType::F32);
     let mut prefixes = Prefixes::new(100);
-    let first = prefixes.get(&decoder.model, &[1; 60]).unwrap();
-    let second = prefixes.get(&decoder.model, &[2; 30]).unwrap();
-    assert!(Arc::ptr_eq(
-        &first,
-        &prefixes.get(&decoder.model, &[1; 60]).unwrap()
-    ));
-    prefixes.get(&decoder.model, &[3; 30]).unwrap();
-    assert!(Arc::ptr_eq(
-        &first,
-        &prefixes.get(&decoder.model, &[1; 60]).unwrap()
-    ));
-    assert!(!Arc::ptr_eq(
-        &second,
-        &prefixes.get(&decoder.model, &[2; 30]).unwrap()
-    ));
+    let mut get = |prompt: Vec<u32>| prefixes.get(&decoder.model, &[prompt]).unwrap().remove(0);
+    let (first, second) = (get(vec![1; 60]), get(vec![2; 30]));
+    assert!(Arc::ptr_eq(&first, &get(vec![1; 60])));
+    get(vec![3; 30]);
+    assert!(Arc::ptr_eq(&first, &get(vec![1; 60])));
+    assert!(!Arc::ptr_eq(&second, &get(vec![2; 30])));
+}
+
+#[test]
+fn prompts_read_together_are_as_read_alone() {
+    let decoder = tiny(GgmlDType::Q4K);
+    let model = &decoder.model;
+    // One needs several passes, one ends within another's, one begins with what has been read.
+    let prompts: [Vec<u32>; 4] = [700, 40, 33, 600].map(|n| (0..n).map(|i| i * i % 90).collect());
+    let alone = |prompt: &[u32]| Prefix::read(model, &[(prompt, None)]).unwrap().remove(0);
+    let known = Arc::new(alone(&prompts[1]));
+    let wanted = prompts.iter().enumerate();
+    let wanted = wanted.map(|(i, prompt)| (&prompt[..], (i == 3).then(|| known.clone())));
+    let together = Prefix::read(model, &wanted.collect::<Vec<_>>()).unwrap();
+    for (prompt, read) in prompts.iter().zip(together) {
+        let alone = alone(prompt);
+        let values = |x: &candle_core::Tensor| x.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        assert_eq!(values(&read.last), values(&alone.last));
+        assert_eq!(values(&read.keys.k), values(&alone.keys.k));
+        assert_eq!(values(&read.keys.v), values(&alone.keys.v));
+    }
 }
 
 #[test]

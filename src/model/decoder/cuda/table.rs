@@ -15,6 +15,8 @@ pub struct Table {
     sequences: usize,
     /// First token and number of tokens of each attention tile.
     pub tiles: Tensor,
+    /// How many warps share out the keys of the same queries.
+    pub parts: usize,
     /// Keys and values of texts, which a layer overwrites after the other.
     _texts: Option<Cache>,
 }
@@ -37,7 +39,10 @@ impl Table {
         let (mut sequence_of, mut rows, mut slots) = (Vec::new(), Vec::new(), Vec::new());
         let (mut sequences, mut tiles) = (Vec::new(), Vec::new());
         let mut text_tokens = 0;
-        let tile = TILE / (shape.heads / shape.kv_heads);
+        // A prompt has many tiles, and its long ones read keys less often.
+        let is_prompt = |part: &Part| matches!(part.sees, Sees::Prompt { .. });
+        let parts_of_keys = if parts.iter().any(is_prompt) { 1 } else { 2 };
+        let tile = 2 * TILE / parts_of_keys / (shape.heads / shape.kv_heads);
         for (i, part) in parts.iter().enumerate() {
             let n = part.tokens;
             for first in (0..n).step_by(tile) {
@@ -96,6 +101,7 @@ impl Table {
         Ok(Self {
             at: gpu.upload(at.into_iter())?,
             tokens,
+            parts: parts_of_keys,
             sequences: sequences.len(),
             tiles: gpu.upload(tiles.into_iter())?,
             _texts: texts,
