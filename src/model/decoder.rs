@@ -263,13 +263,25 @@ impl Decoder {
     }
 
     /// The scores of some requests' continuations, a list a request.
-    fn scores(&self, requests: &[Vec<Continuation>]) -> Vec<Result<Vec<LogProb>, ModelError>> {
-        let sums = match score::score(&self.model, &requests.concat()) {
+    fn scores(
+        &self,
+        requests: &[Vec<Continuation>],
+        prefixes: &mut Prefixes,
+    ) -> Vec<Result<Vec<LogProb>, ModelError>> {
+        let texts: Vec<&Continuation> = requests.iter().flatten().collect();
+        let sums = match score::score(&self.model, &texts) {
             Ok(sums) => sums,
+            Err(error) if is_out_of_memory(&error) && requests.len() > 1 => {
+                prefixes.clear();
+                let (first, second) = requests.split_at(requests.len() / 2);
+                let mut scores = self.scores(first, prefixes);
+                scores.extend(self.scores(second, prefixes));
+                return scores;
+            }
             Err(error) => return requests.iter().map(|_| Err(self.error(&error))).collect(),
         };
         let mut sums = sums.into_iter();
-        let one = |text: &Continuation| {
+        let mut one = |text: &Continuation| {
             let sum = sums.next().unwrap_or(f64::NAN);
             let tokens = text.tokens.len();
             match sum.is_finite() {
@@ -277,9 +289,9 @@ impl Decoder {
                 false => Err(self.error("a log-probability is not finite")),
             }
         };
-        let mut one = one;
-        requests
-            .iter()
+        // Every text takes its sum, whether or not one before it failed.
+        let scores = requests.iter();
+        scores
             .map(|texts| texts.iter().map(&mut one).collect::<Vec<_>>())
             .map(|scores| scores.into_iter().collect())
             .collect()
@@ -369,25 +381,50 @@ impl Score for Decoder {
     fn score(&self, requests: &[(Prompt, Vec<String>)]) -> Vec<Result<Vec<LogProb>, ModelError>> {
         let mut prefixes = self.prefixes();
         let mut results: Vec<Result<Vec<LogProb>, ModelError>> = Vec::new();
-        let (mut full, mut places, mut tokens) = (Vec::new(), Vec::new(), 0);
+        let mut pack = Pack::default();
         for (i, request) in requests.iter().enumerate() {
             match self.continuations(request, &mut prefixes) {
                 Ok(texts) => {
                     results.push(Ok(Vec::new()));
-                    tokens += texts.iter().map(|text| text.tokens.len()).sum::<usize>();
-                    full.push(texts);
-                    places.push(i);
+                    pack.push(i, texts);
                 }
                 Err(error) => results.push(Err(error)),
             }
-            if score::is_full(&self.model, tokens) || i + 1 == requests.len() {
-                for (place, scores) in places.drain(..).zip(self.scores(&full)) {
+            let is_full = pack.tokens >= score::tokens_at_once(&self.model)
+                || pack.prompt_tokens >= self.cache_tokens;
+            if is_full || i + 1 == requests.len() {
+                let Pack { places, texts, .. } = std::mem::take(&mut pack);
+                for (place, scores) in places.into_iter().zip(self.scores(&texts, &mut prefixes)) {
                     results[place] = scores;
                 }
-                (full, tokens) = (Vec::new(), 0);
             }
         }
         results
+    }
+}
+
+/// Requests whose texts are scored together.
+#[derive(Default)]
+struct Pack {
+    /// Places of the requests.
+    places: Vec<usize>,
+    texts: Vec<Vec<Continuation>>,
+    /// Tokens of the texts, and of the prompts whose keys they need.
+    tokens: usize,
+    prompt_tokens: usize,
+}
+
+impl Pack {
+    fn push(&mut self, place: usize, texts: Vec<Continuation>) {
+        let last = self.texts.last().and_then(|texts| texts.first());
+        if let Some(text) = texts.first()
+            && !last.is_some_and(|last| Arc::ptr_eq(&last.prefix, &text.prefix))
+        {
+            self.prompt_tokens += text.prefix.tokens.len();
+        }
+        self.tokens += texts.iter().map(|text| text.tokens.len()).sum::<usize>();
+        self.places.push(place);
+        self.texts.push(texts);
     }
 }
 

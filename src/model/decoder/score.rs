@@ -18,15 +18,14 @@ const ROWS: usize = 64;
 const GPU_ROWS: usize = 1024;
 
 /// A prompt and a continuation of it, as tokens.
-#[derive(Clone)]
 pub struct Continuation {
     pub prefix: Arc<Prefix>,
     pub tokens: Vec<u32>,
 }
 
-/// Whether so many tokens of continuations are best scored now.
-pub fn is_full(model: &Transformer, tokens: usize) -> bool {
-    tokens >= by_device(model, TOKENS, GPU_TOKENS)
+/// Tokens of continuations that are best scored together.
+pub fn tokens_at_once(model: &Transformer) -> usize {
+    by_device(model, TOKENS, GPU_TOKENS)
 }
 
 fn by_device(model: &Transformer, cpu: usize, gpu: usize) -> usize {
@@ -37,8 +36,8 @@ fn by_device(model: &Transformer, cpu: usize, gpu: usize) -> usize {
 }
 
 /// log P(continuation | prompt) of each, the sum over its tokens.
-pub fn score(model: &Transformer, continuations: &[Continuation]) -> Result<Vec<f64>> {
-    let most = by_device(model, TOKENS, GPU_TOKENS);
+pub fn score(model: &Transformer, continuations: &[&Continuation]) -> Result<Vec<f64>> {
+    let most = tokens_at_once(model);
     let mut sums = vec![0.0; continuations.len()];
     let mut from = 0;
     while from < continuations.len() {
@@ -62,7 +61,7 @@ struct Target {
     token: u32,
 }
 
-fn add_sums(model: &Transformer, texts: &[Continuation], sums: &mut [f64]) -> Result<()> {
+fn add_sums(model: &Transformer, texts: &[&Continuation], sums: &mut [f64]) -> Result<()> {
     let (mut outputs, mut targets): (Vec<&Tensor>, Vec<Target>) = (Vec::new(), Vec::new());
     let (mut ids, mut parts) = (Vec::new(), Vec::new());
     let mut ends: Vec<usize> = Vec::new(); // where the first output of each text is among those of the prompts

@@ -86,8 +86,13 @@ fn scores_and_texts_are_those_of_the_cpu_but_for_rounding() {
         tiny::generator_of(&path, family, GgmlDType::F32);
         let (cpu, gpu) = (load(&path, &Device::Cpu), load(&path, &device));
         for (a, b) in scores(&cpu, &texts()).iter().zip(scores(&gpu, &texts())) {
-            let apart = (a.sum - b.sum).abs() / (a.tokens as f64).sqrt();
-            assert!(a.tokens == b.tokens && apart < 0.1, "{family}: {a:?} {b:?}");
+            // Of the tokens' logarithms, and of how far the logits reach.
+            let most = 0.1 * (a.tokens as f64).sqrt() + 0.01 * a.sum.abs();
+            let apart = (a.sum - b.sum).abs();
+            assert!(
+                a.tokens == b.tokens && apart < most,
+                "{family}: {a:?} {b:?}"
+            );
         }
         // A greedy text of the GPU's is about as probable to the CPU as its own.
         let greedy = |decoder: &Decoder| -> Vec<String> {
