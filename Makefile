@@ -13,7 +13,7 @@ CUDA := target/cuda
 # Of the GPUs that the binary will run on: 80 (A100), 89 (L4, RTX 40), 90 (H100, H200).
 export CUDA_COMPUTE_CAP ?= 90
 
-.PHONY: help setup models build cuda quickstart test test-crash test-incremental fuzz lint schemas bench bench-index bench-models bench-scale clean
+.PHONY: help setup models build cuda cuda-toolkit quickstart test test-crash test-incremental fuzz lint schemas bench bench-gpu bench-gpu-build bench-index bench-models bench-scale clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -42,13 +42,23 @@ build: setup ## build the release binary
 	INTENDEX_REVISION=$$(git rev-parse HEAD 2>/dev/null) cargo build --release
 
 # libcuda.so.1 comes with the driver, which the machine at hand may lack: the link is with a stub of it.
-cuda: setup ## build the release binary for NVIDIA GPUs; needs no GPU, and fetches CUDA 13 unless CUDA_HOME is set
-	@[ -n "$(CUDA_HOME)" ] || python3 jobs/fetch-cuda.py $(CUDA)
-	CUDA_HOME=$(or $(CUDA_HOME),$(CURDIR)/$(CUDA)/toolkit) CUDA_COMPUTE_CAP=$(CUDA_COMPUTE_CAP) \
+WITH_CUDA = CUDA_HOME=$(or $(CUDA_HOME),$(CURDIR)/$(CUDA)/toolkit) \
 	PATH="$(or $(CUDA_HOME),$(CURDIR)/$(CUDA)/toolkit)/bin:$$PATH" \
-	INTENDEX_REVISION=$$(git rev-parse HEAD 2>/dev/null) \
-	cargo rustc --release --features cuda --bin intendex -- \
-		-L native=$(or $(CUDA_HOME),$(CURDIR)/$(CUDA)/toolkit)/lib64/stubs
+	LIBRARY_PATH=$(or $(CUDA_HOME),$(CURDIR)/$(CUDA)/toolkit)/lib64/stubs \
+	INTENDEX_REVISION=$$(git rev-parse HEAD 2>/dev/null)
+
+cuda-toolkit: setup
+	@[ -n "$(CUDA_HOME)" ] || python3 jobs/fetch-cuda.py $(CUDA)
+
+cuda: cuda-toolkit ## build the release binary for NVIDIA GPUs; needs no GPU, and fetches CUDA 13 unless CUDA_HOME is set
+	$(WITH_CUDA) cargo build --release --features cuda
+
+bench-gpu-build: cuda-toolkit ## build the models' benchmark for NVIDIA GPUs, as target/models-cuda
+	$(WITH_CUDA) cargo bench --features cuda --bench models --no-run
+	cp $$(ls -t target/release/deps/models-* | grep -v '\.d$$' | head -n 1) target/models-cuda
+
+bench-gpu: bench-gpu-build ## the models on a GPU against transformers; needs INTENDEX_EVAL_DATA, INTENDEX_TORCH_PYTHON and GENERATOR, a folder
+	$(INTENDEX_TORCH_PYTHON) benches/gpu.py $(INTENDEX_EVAL_DATA) $(INTENDEX_MODELS)/minilm $(GENERATOR) --ours target/models-cuda
 
 quickstart: build models ## index real documents and search them
 	python3 jobs/quickstart-docs.py $(QUICKSTART)/docs

@@ -3,8 +3,8 @@
     python benches/gpu.py DATA EMBEDDER GENERATOR [--ours BINARY] [--runs 5] [--chunks 256] [--passages 20000]
 
 DATA is the folder of evaluation sets (for real text), EMBEDDER a folder of a sentence embedder, GENERATOR one of a decoder; where
-that has no weights, random ones of its config.json's shapes are made. Ours is the benchmark `models`, built for CUDA as
-ARCHITECTURE.md says. Needs pyarrow, torch, transformers and sentence-transformers. A ratio above 1 means that ours is faster.
+that has no weights, random ones of its config.json's shapes are made. Ours is the benchmark `models`, built by
+`make bench-gpu-build`. Needs pyarrow, torch, transformers and sentence-transformers. A ratio above 1 means that ours is faster.
 """
 
 import argparse
@@ -74,22 +74,28 @@ def generate(args, texts: list[str], rate: float) -> None:
     folder = weights(args.generator)
     settings = json.dumps({"device": args.device})
     with Process(*args.ours, "decoder", folder, settings) as ours, Process(*PEER, "decoder", folder) as peer:
-        rendered = ours.ask(task="prompts", passages=[*texts, ""])["prompts"]
-        # A question a person asked of something, five times: the shapes are those of real ones.
-        questions = [[f"what does the study say about {t[i * 20 : i * 20 + 30].strip()}?" for i in range(N)] for t in texts]
         shape = {"n": N, "max_tokens": MAX_TOKENS, "temperature": 0.8, "top_p": 0.95}
-        mine = {"task": "given", "prompts": rendered[:-1], "empty": rendered[-1], "texts": questions} | shape
-        prompts = [chatml(messages) for messages in rendered]
-        theirs = {"prompts": prompts[:-1], "empty": prompts[-1], "texts": questions} | shape
-        few = {"prompts": prompts[:64], "texts": questions[:64]}
-        size = best(peer, "batch", [16, 32, 64], **theirs | few | {"texts": []})
-        scores = best(peer, "score_batch", [32, 128], **theirs | few | {"batch": size, "max_tokens": 1})
-        ours.ask(**mine | {"prompts": rendered[:16], "texts": questions[:16]})
+
+        def requests(chunks: list[str]) -> tuple[dict, dict]:
+            *mine, empty = ours.ask(task="prompts", passages=[*chunks, ""])["prompts"]
+            # A question a person might ask of something, five times: the shapes are those of real ones.
+            questions = [[f"what does the study say about {c[i * 20 : i * 20 + 30].strip()}?" for i in range(N)] for c in chunks]
+            both = {"texts": questions} | shape
+            theirs = {"prompts": [chatml(messages) for messages in mine], "empty": chatml(empty)}
+            return {"task": "given", "prompts": mine, "empty": empty} | both, theirs | both
+
+        # Other chunks each time: what was read before is remembered.
+        first, *rest = [texts[i * args.chunks :][: args.chunks] for i in range(args.runs + 1)]
+        mine, theirs = requests(first[:64])
+        size = best(peer, "batch", [16, 32, 64], **theirs | {"texts": []})
+        scores = best(peer, "score_batch", [32, 128], **theirs | {"batch": size, "max_tokens": 1})
+        ours.ask(**mine)
         pairs = []
-        for _ in range(args.runs):
+        for chunks in rest:
+            mine, theirs = requests(chunks)
             pairs.append((ours.ask(**mine), peer.ask(**theirs, batch=size, score_batch=scores)))
         for what, part in (("prompts read, texts written", "generating"), ("with scores", "seconds")):
-            of = [[len(texts) / pair[i][part] for pair in pairs] for i in (0, 1)]
+            of = [[args.chunks / pair[i][part] for pair in pairs] for i in (0, 1)]
             report(what, "chunks/s", *of)
         of = [[pair[i]["tokens"] / pair[i]["generating"] for pair in pairs] for i in (0, 1)]
         report("tokens written, prompts' reading included", "tokens/s", *of)
@@ -156,7 +162,7 @@ def main() -> None:
         # No two are the same, as a real corpus's are not.
         embed(args, [f"{i} {text}" for i, text in enumerate(many[: args.passages])])
     if "generate" in args.only:
-        generate(args, texts[: args.chunks], rate)
+        generate(args, texts, rate)
 
 
 if __name__ == "__main__":

@@ -100,15 +100,17 @@ def decoder(args, name: str, gguf: pathlib.Path, peer: str, texts: list[str]) ->
             if wanted(task):
                 decode(args, f"{name}: decode, {rows} rows", rows, ours, theirs)
         if wanted("work"):
-            passages = [t[:CHUNK] for t in texts[: args.chunks]]
-            rendered = ours.ask(task="prompts", passages=[*passages, ""])["prompts"]
-            *prompts, empty = [chatml(messages) for messages in rendered]
             request = {"n": 5, "temperature": 0.8, "top_p": 0.95, "max_tokens": 32}
             pairs = []
-            for _ in range(args.runs if args.runs < 5 else 5):
+            for run in range(args.runs):
+                # Other chunks each time: what was read before is remembered.
+                passages = [t[:CHUNK] for t in texts[run * args.chunks :][: args.chunks]]
+                rendered = ours.ask(task="prompts", passages=[*passages, ""])["prompts"]
+                *prompts, empty = [chatml(messages) for messages in rendered]
                 a = ours.ask(task="work", passages=passages, **request)
                 b = theirs.ask(task="work", prompts=prompts, empty=empty, chunks_at_once=8, **request)
                 pairs.append((a, b, len(passages), len(passages)))
+                print(f"  run {run}: {a['seconds']:.1f} s, peer {b['seconds']:.1f} s", flush=True)
             report(f"{name}: 5 queries and scores", "chunks/s", pairs)
         if wanted("parity"):
             parity(name, ours, theirs, texts)
@@ -209,7 +211,7 @@ def main() -> None:
     parser.add_argument("--ours", nargs=1, default=OURS)
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--chunks", type=int, default=100)
+    parser.add_argument("--chunks", type=int, default=20)
     parser.add_argument("--shortlist", type=int, default=16_384)
     parser.add_argument("--only", nargs="*", default=[])
     args = parser.parse_args()

@@ -272,6 +272,10 @@ impl Decoder {
         let sums = match score::score(&self.model, &texts) {
             Ok(sums) => sums,
             Err(error) if is_out_of_memory(&error) && requests.len() > 1 => {
+                let together = requests.len();
+                tracing::warn!(
+                    "the GPU's memory is too small to score {together} prompts' texts at once"
+                );
                 prefixes.clear();
                 let (first, second) = requests.split_at(requests.len() / 2);
                 let mut scores = self.scores(first, prefixes);
