@@ -2,10 +2,11 @@
 
 mod common;
 
-use std::fs;
+use std::{fs, sync::Arc};
 
 use arrow::array::AsArray;
 use common::{Place, Row, documents, parquet_files, read, row, texts, write_corpus};
+use intendex::{engine::build, job::Job};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::Value;
 
@@ -596,6 +597,38 @@ fn a_finished_generation_of_an_index_that_is_up_to_date_is_published() {
     assert_eq!(place.current().as_deref(), Some("2"));
     assert!(!place.path("out/generations/building").exists());
     assert!(plan_json(&place, &[])["unfinished"].is_null());
+}
+
+/// A sort would hold its text twice.
+#[test]
+fn a_document_that_does_not_fit_the_memory_for_sorting() {
+    let line = "Water and energy change the system. The city uses time and people work.\n\n";
+    let text = line.repeat((5 << 20) / line.len());
+    let place = Place::new(&[row("big", "Big", &text), row("small", "Small", line)]);
+    let set = [
+        (
+            "corpus.path",
+            place.path("corpus.parquet").display().to_string(),
+        ),
+        ("output.path", place.path("out").display().to_string()),
+        (
+            "models.embedder.model",
+            place.path("bert").display().to_string(),
+        ),
+        (
+            "models.generator.model",
+            place.path("qwen2.gguf").display().to_string(),
+        ),
+        ("intents.max_document_chars", "1000".into()),
+        ("chunk.method", "paragraph".into()),
+        ("expand.enabled", "false".into()),
+        ("dense.enabled", "false".into()),
+    ];
+    let set = set.map(|(key, value)| format!("{key}={value}"));
+    let mut job = Job::load(&place.path("job.toml"), &set).unwrap();
+    job.engine.memory_mib = 8;
+    build::build(&job, &build::Options::default(), Arc::new(())).unwrap();
+    assert_eq!(run_json(&place, 1)["stages"]["chunks"]["computed"], 2);
 }
 
 /// 5,000 real documents, cut short, as the tiny models cost by the token.
