@@ -253,10 +253,24 @@ fn run_json_accounts_for_every_stage() {
     let peaks = stages
         .values()
         .map(|stage| stage["peak_memory_bytes"].as_u64());
-    assert_eq!(
-        run["machine"]["peak_memory_bytes"].as_u64(),
-        peaks.max().unwrap()
-    );
+    let machine = &run["machine"];
+    assert_eq!(machine["peak_memory_bytes"].as_u64(), peaks.max().unwrap());
+    if cfg!(target_os = "linux") {
+        assert!(machine["host"].is_string() && machine["memory_bytes"].as_u64() > Some(0));
+    }
+}
+
+#[test]
+fn the_summary_tells_what_was_cut() {
+    let place = Place::new(&documents());
+    let output = place.build(&["--set", "expand.passage_tokens=8"]);
+    let said = String::from_utf8(output.stdout).unwrap();
+    let path = place.generation(1).join("run.json");
+    let run: serde_json::Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
+    let queries = &run["stages"]["queries"];
+    let (rows, tokens) = (&queries["truncated_rows"], &queries["truncated_tokens"]);
+    let cut = format!(", {rows} inputs cut ({tokens} tokens)");
+    assert!(rows.as_u64() > Some(0) && said.contains(&cut), "{said}");
 }
 
 #[test]

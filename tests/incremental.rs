@@ -2,10 +2,11 @@
 
 mod common;
 
-use std::fs;
+use std::{fs, sync::Arc};
 
 use arrow::array::AsArray;
 use common::{Place, Row, documents, parquet_files, read, row, texts, write_corpus};
+use intendex::{engine::build, job::Job};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::Value;
 
@@ -18,7 +19,15 @@ const STAGES: [&str; 5] = [
 ];
 
 fn run_json(place: &Place, generation: u64) -> Value {
-    let path = place.generation(generation).join("run.json");
+    json(place, generation, "run.json")
+}
+
+fn manifest(place: &Place, generation: u64) -> Value {
+    json(place, generation, "manifest.json")
+}
+
+fn json(place: &Place, generation: u64, name: &str) -> Value {
+    let path = place.generation(generation).join(name);
     serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
 }
 
@@ -370,6 +379,19 @@ fn a_plan_says_what_a_build_will_compute_and_why() {
         unchanged.iter().skip(1).all(|s| s.1 == 0 && s.2 > 0),
         "{unchanged:?}"
     );
+    let bytes: u64 = manifest(&place, 1)["files"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|f| f["bytes"].as_u64().unwrap())
+        .sum();
+    let planned = plan_json(&place, &[]);
+    let basis = planned["disk_basis"].as_str().unwrap();
+    assert!(
+        basis.contains("largest stage") && basis.contains("merged"),
+        "{basis}"
+    );
+    assert!(planned["disk_bytes"].as_u64().unwrap() > bytes);
 
     rows[1].2 = Some("Rye and water make another dough. Salt slows the yeast.");
     rows.push((Some("again"), rows[0].1, rows[0].2));
@@ -468,24 +490,145 @@ fn damaged_rows_are_not_taken_over() {
     assert_as_from_nothing(&place, 2, &[]);
 }
 
+/// Has the embedder's tokenizer spell ligatures out, so that one character is several tokens.
+fn spell_out_ligatures(place: &Place) {
+    let path = place.path("bert/tokenizer.json");
+    let mut tokenizer: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    let own = tokenizer["normalizer"].take();
+    tokenizer["normalizer"] =
+        serde_json::json!({"type": "Sequence", "normalizers": [{"type": "NFKC"}, own]});
+    fs::write(path, tokenizer.to_string()).unwrap();
+}
+
 #[test]
 fn rows_that_failed_are_tried_again() {
-    let place = Place::new(&documents());
-    let long = "x".repeat(3000);
     let mut rows = documents();
-    rows.push(row("long", "", &long));
-    corpus(&place, &rows);
-    place.build_expecting(0, &[]);
-    rows.push((Some("bad"), None, None));
-    corpus(&place, &rows);
-    place.build_expecting(1, &[]);
-    let output = place.build(&[]);
+    rows.insert(1, row("ligature", "", "One sign says it all: \u{fdfa}"));
+    let place = Place::new(&rows);
+    spell_out_ligatures(&place);
+    let strict = [
+        ["--set", "chunk.method=fixed"],
+        ["--set", "chunk.target_tokens=3"],
+        ["--set", "chunk.max_tokens=3"],
+        ["--set", "expand.enabled=false"],
+    ]
+    .concat();
+    place.build_expecting(1, &strict);
+    let quarantine = read(&place.generation(1), "quarantine");
+    let column = |name: &str| texts(&quarantine, name);
     assert_eq!(
-        output.status.code(),
-        Some(1),
-        "its quarantined row still counts"
+        (column("stage"), column("id")),
+        (vec!["chunks".into()], vec!["ligature".into()])
     );
+    assert!(
+        column("reason")[0].contains("raise chunk.max_tokens"),
+        "{quarantine:?}"
+    );
+    assert_eq!(column("input"), [rows[1].2.unwrap()]);
+    let chunked = texts(&read(&place.generation(1), "chunks"), "doc_id");
+    for (id, ..) in &rows {
+        assert_eq!(
+            chunked.contains(&id.unwrap().into()),
+            *id != Some("ligature")
+        );
+    }
+    assert_eq!(place.run(&["verify", "out"]).status.code(), Some(0));
+
+    let planned = plan(&place, &strict);
+    let failed = (
+        "chunks".into(),
+        1,
+        4,
+        "failed in the published index".into(),
+    );
+    assert_eq!(planned[2], failed);
+    assert_eq!((planned[1].1, planned[1].2), (0, 5), "{planned:?}");
+    place.build_expecting(1, &strict);
+    let run = run_json(&place, 2);
+    let chunks = &run["stages"]["chunks"];
+    assert_eq!(
+        (&chunks["computed"], &chunks["reused"]),
+        (&1.into(), &4.into())
+    );
+    assert_eq!(run["quarantined"], 1);
+
+    let lenient = [&strict[..], &["--set", "chunk.max_tokens=50"]].concat();
+    place.build_expecting(0, &lenient);
+    assert_eq!(run_json(&place, 3)["quarantined"], 0);
+}
+
+#[test]
+fn an_interrupted_restart_of_an_index_that_is_up_to_date_goes_on() {
+    let place = Place::new(&documents());
+    place.build_expecting(0, &[]);
+    place.build_expecting(0, &["--restart", "--stage", "chunks"]);
+    let found = place.path("out/generations/building/reuse");
+    assert_eq!(
+        fs::read_dir(found).unwrap().count(),
+        0,
+        "what was taken over is gone"
+    );
+    let planned = plan_json(&place, &[]);
+    assert_eq!(
+        (&planned["unfinished"], &planned["up_to_date"]),
+        (&"this_plan".into(), &false.into())
+    );
+    place.build_expecting(0, &[]);
     assert_eq!(place.current().as_deref(), Some("2"));
+    assert_eq!(run_json(&place, 2)["resumed"], true);
+}
+
+/// As a build leaves them that is killed between the generation's number and `CURRENT`.
+#[test]
+fn a_finished_generation_of_an_index_that_is_up_to_date_is_published() {
+    let place = Place::new(&documents());
+    place.build_expecting(0, &[]);
+    place.build_expecting(0, &["--restart"]);
+    let plan = plan_json(&place, &[])["fingerprint"].clone();
+    let header = serde_json::json!({"plan": plan, "stages": {}});
+    fs::write(place.path("out/CURRENT"), "1\n").unwrap();
+    fs::write(
+        place.generation(2).join("journal.ndjson"),
+        format!("{header}\n"),
+    )
+    .unwrap();
+    assert_eq!(plan_json(&place, &[])["up_to_date"], false);
+    place.build_expecting(0, &[]);
+    assert_eq!(place.current().as_deref(), Some("2"));
+    assert!(!place.path("out/generations/building").exists());
+    assert!(plan_json(&place, &[])["unfinished"].is_null());
+}
+
+/// A sort would hold its text twice.
+#[test]
+fn a_document_that_does_not_fit_the_memory_for_sorting() {
+    let line = "Water and energy change the system. The city uses time and people work.\n\n";
+    let text = line.repeat((5 << 20) / line.len());
+    let place = Place::new(&[row("big", "Big", &text), row("small", "Small", line)]);
+    let set = [
+        (
+            "corpus.path",
+            place.path("corpus.parquet").display().to_string(),
+        ),
+        ("output.path", place.path("out").display().to_string()),
+        (
+            "models.embedder.model",
+            place.path("bert").display().to_string(),
+        ),
+        (
+            "models.generator.model",
+            place.path("qwen2.gguf").display().to_string(),
+        ),
+        ("intents.max_document_chars", "1000".into()),
+        ("chunk.method", "paragraph".into()),
+        ("expand.enabled", "false".into()),
+        ("dense.enabled", "false".into()),
+    ];
+    let set = set.map(|(key, value)| format!("{key}={value}"));
+    let mut job = Job::load(&place.path("job.toml"), &set).unwrap();
+    job.engine.memory_mib = 8;
+    build::build(&job, &build::Options::default(), Arc::new(())).unwrap();
+    assert_eq!(run_json(&place, 1)["stages"]["chunks"]["computed"], 2);
 }
 
 /// 5,000 real documents, cut short, as the tiny models cost by the token.

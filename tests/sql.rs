@@ -23,11 +23,8 @@ fn stages_can_be_called_from_sql_and_a_bad_row_is_alone() {
     ];
     let job = Job::load(&place.path("job.toml"), &overrides).unwrap();
     let models = Models::find(&job.models, true).unwrap();
-    let fingerprints = Fingerprints::new(
-        &job,
-        models.embedder_identity(),
-        models.generator_identity(),
-    );
+    let identities = (models.embedder_identity(), models.generator_identity());
+    let fingerprints = Fingerprints::new(&job, identities, false);
     let ctx = SessionContext::new();
     functions::register(&ctx, &job, &fingerprints, &models, Arc::new(()));
 

@@ -3,6 +3,8 @@
 mod common;
 #[path = "support/crash/mod.rs"]
 mod harness;
+#[path = "support/server.rs"]
+mod server;
 #[path = "support/tmpfs.rs"]
 mod tmpfs;
 
@@ -237,4 +239,35 @@ fn a_second_writer_waits_for_the_first_to_die() {
     child.wait().unwrap();
     place.build_expecting(0, &[]);
     assert!(Path::exists(&place.generation(1)));
+}
+
+/// Failures of a model are no reason to fail for ever: the shard that broke the limit is run again.
+#[test]
+fn a_server_that_recovers_after_too_many_failures() {
+    let place = Place::new(&documents());
+    let server = server::Server::start();
+    let job = fs::read_to_string(place.path("job.toml")).unwrap();
+    let job = job.replace(
+        "model = \"qwen2.gguf\"",
+        &format!("model = \"m\"\nserver = \"{}\"", server.base),
+    );
+    let more = "[intents]\nenabled = false\n[chunk]\nmethod = \"fixed\"\n[dense]\nenabled = false\n\
+                [engine]\nshard_documents = 1\nmax_failures = 0\n";
+    fs::write(place.path("job.toml"), job + more).unwrap();
+    server.refuse("crust turns");
+    for _ in 0..2 {
+        let said = place.build_expecting(2, &[]);
+        assert!(said.contains("engine.max_failures allows 0"), "{said}");
+        let done = kept::journal(&place.path("out/generations/building")).unwrap();
+        let queries: Vec<_> = done.iter().filter(|line| line.0 == "queries").collect();
+        assert_eq!(queries, [&("queries".into(), Some(0))]);
+    }
+    server.refuse("nothing that is asked");
+    place.build_expecting(0, &[]);
+    assert!(
+        !place
+            .generation(1)
+            .join("quarantine/queries-00001.parquet")
+            .exists()
+    );
 }

@@ -99,9 +99,15 @@ fn line(job: &Job, summary: &Summary) -> String {
         .filter_map(|stage| run.stages.get(stage.name()))
         .map(|t| t.computed)
         .sum();
+    let cut: u64 = run.stages.values().map(|t| t.truncated_rows).sum();
+    let lost: u64 = run.stages.values().map(|t| t.truncated_tokens).sum();
+    let truncated = match cut {
+        0 => String::new(),
+        _ => format!(", {cut} inputs cut ({lost} tokens)"),
+    };
     format!(
         "published generation {number} of {out}: {} documents, {} chunks, {} questions; rows computed {computed}, \
-         reused {reused}; {} quarantined, {:.0} s",
+         reused {reused}; {} quarantined{truncated}, {:.0} s",
         rows("documents"),
         rows("chunks"),
         rows("queries"),

@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use super::{ExitStatus, ResultFormat, load_job};
-use crate::engine::{self, plan::Left};
+use crate::engine::{self, EngineError, plan::Left};
 
 /// Shows what a build would run, why, and on how many rows and tokens; runs nothing.
 #[derive(Debug, clap::Args)]
@@ -26,7 +26,7 @@ pub struct PlanArgs {
 
 pub fn run(args: PlanArgs) -> anyhow::Result<ExitStatus> {
     let job = load_job(&args.job, &args.set)?;
-    let plan = engine::plan::plan(&job)?;
+    let plan = engine::plan::plan(&job).map_err(EngineError::with_remedy)?;
     let mut out = std::io::stdout().lock();
     if args.format == ResultFormat::Json {
         writeln!(out, "{}", serde_json::to_string_pretty(&plan)?)?;

@@ -21,8 +21,6 @@ const EXCERPT_CHARS: usize = 300;
 /// A row that cannot be a document.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rejected {
-    /// Always `corpus`.
-    pub stage: &'static str,
     /// The row's id, or its file and row number where it has none.
     pub id: String,
     /// What is wrong, where, and what to do about it.
@@ -84,7 +82,6 @@ impl Judge {
             if let Some(reason) = reason {
                 let place = place(&self.files, *position);
                 rejected.push(Rejected {
-                    stage: "corpus",
                     id: id.filter(|id| !id.is_empty()).unwrap_or(&place).to_string(),
                     reason: format!("{place}: {reason}"),
                     input: text.unwrap_or("").chars().take(EXCERPT_CHARS).collect(),

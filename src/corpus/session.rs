@@ -31,8 +31,6 @@ pub fn session(engine: &Engine, spill: &Path) -> Result<SessionContext> {
         .set_bool(
             "datafusion.execution.parquet.schema_force_view_types",
             false,
-        )
-        // A hash join holds one side in memory; a sorted one spills.
-        .set_bool("datafusion.optimizer.prefer_hash_join", false);
+        );
     Ok(SessionContext::new_with_config_rt(config, runtime))
 }

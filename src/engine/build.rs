@@ -1,12 +1,9 @@
 //! Builds and publishes a generation: documents, then every map stage shard by shard, then the indexes.
 
 mod account;
+mod resolve;
 
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::{Instant, SystemTime, UNIX_EPOCH},
-};
+use std::{path::Path, sync::Arc};
 
 use datafusion::prelude::SessionContext;
 use tokio::runtime::Runtime;
@@ -21,8 +18,7 @@ use super::{
     verify::{self, Finding},
 };
 use crate::{
-    corpus::{self, CorpusScan},
-    index::dense,
+    corpus::CorpusScan,
     job::{Job, Progress},
     store::{
         self, Building, Dataset, Manifest, Output,
@@ -32,6 +28,8 @@ use crate::{
         progress::{Header, Meter, Tally},
     },
 };
+use resolve::{Input, Start, refuse_missing, start_threads};
+pub use resolve::{identify, job_name, needs_generator, stages, unchanged};
 
 #[derive(Debug, Clone, Default)]
 pub struct Options {
@@ -67,34 +65,21 @@ pub fn build(
     options: &Options,
     progress: Arc<dyn Progress>,
 ) -> Result<Summary, EngineError> {
-    let started = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |d| d.as_secs());
-    let clock = Instant::now();
-    if job.engine.threads > 0 {
-        // An error means that the pool is running already, with the size it was first given.
-        let _ = rayon::ThreadPoolBuilder::new()
-            .num_threads(job.engine.threads)
-            .build_global();
-    }
+    let start = Start::now();
+    start_threads(job.engine.threads);
     for stage in [options.from, options.until].into_iter().flatten() {
         refuse_missing(job, stage)?;
     }
-    let models = Models::find(&job.models, needs_generator(job))?;
-    check_factory(job, &models)?;
-    let fingerprints =
-        Fingerprints::new(job, models.embedder_identity(), models.generator_identity());
-    let runtime = Runtime::new().map_err(EngineError::Runtime)?;
+    let (models, fingerprints) = identify(job)?;
     let output = Output::new(&job.output.path);
     let writer = Output::new(&job.output.path).lock(job_name(job))?;
     let published = writer.published()?;
-    let spill = Spill::new(job);
-    let ctx = corpus::session(&job.engine, &spill.folder)?;
-    let scan = runtime.block_on(corpus::open(&ctx, &job.corpus))?;
-    let plan = fingerprints.plan(job, &scan.fingerprint());
-    if let Some(same) = published.as_ref().filter(|p| p.manifest.plan == plan)
-        && !options.restart
+    let input = Input::open(job)?;
+    let plan = fingerprints.plan(job, &input.scan.fingerprint());
+    if !options.restart
         && options.from.is_none()
+        && !output.is_unpublished(&plan)
+        && let Some(same) = published.as_ref().filter(|p| p.manifest.plan == plan)
         && let Some(summary) = unchanged(job, same)?
     {
         return Ok(summary);
@@ -107,7 +92,7 @@ pub fn build(
         stages: fingerprints.by_name(),
     };
     let building = writer.open(header, options.restart)?;
-    let mut build = Build {
+    let build = Build {
         job,
         options,
         models,
@@ -117,119 +102,7 @@ pub fn build(
         published,
         progress,
     };
-    if !options.restart
-        && options.until.is_none()
-        && let Some(number) = build.building.publish_finished()?
-    {
-        return Ok(Summary {
-            outcome: Outcome::Published(number),
-            run: store::read_json(&output.folder(number).join(manifest::RUN))?,
-        });
-    }
-    let built = build.run(&runtime, &ctx, &scan)?;
-    drop(spill);
-    if let Some(built) = built {
-        return build.publish(built, started, clock);
-    }
-    let mut run = build.account(started, None);
-    run.seconds = clock.elapsed().as_secs_f64();
-    Ok(Summary {
-        outcome: Outcome::Stopped,
-        run,
-    })
-}
-
-pub fn check_factory(job: &Job, models: &Models) -> Result<(), EngineError> {
-    match job.dense.enabled {
-        true => Ok(dense::check_factory(&job.dense.factory, models.dim())?),
-        false => Ok(()),
-    }
-}
-
-fn refuse_missing(job: &Job, stage: Stage) -> Result<(), EngineError> {
-    if stages(job).contains(&stage) {
-        return Ok(());
-    }
-    let runs: Vec<&str> = stages(job).into_iter().map(Stage::name).collect();
-    let (name, runs) = (stage.name(), runs.join(", "));
-    Err(EngineError::Refused(format!(
-        "the job has no stage {name}; it runs: {runs}"
-    )))
-}
-
-/// Where DataFusion spills: the job's folder, or one of the output's own that goes with the build.
-struct Spill {
-    folder: PathBuf,
-    own: bool,
-}
-
-impl Spill {
-    fn new(job: &Job) -> Self {
-        let asked = job.engine.spill.clone();
-        Self {
-            own: asked.is_none(),
-            folder: asked.unwrap_or_else(|| job.output.path.join("spill")),
-        }
-    }
-}
-
-impl Drop for Spill {
-    fn drop(&mut self) {
-        if self.own {
-            // What cannot be removed now is removed by the next build.
-            let _ = std::fs::remove_dir_all(&self.folder);
-        }
-    }
-}
-
-/// The summary of a job whose index is published as it would be built. Rows that a model failed on may have had bad
-/// luck, such as a busy server: then the build runs, and tries those again. So it does where files are missing or cut.
-/// An index with more failures than the job now allows is an error.
-pub fn unchanged(job: &Job, published: &Published) -> Result<Option<Summary>, EngineError> {
-    for file in &published.manifest.files {
-        if let Err(difference) = file.compare(&published.folder, false) {
-            let path = published.folder.join(&file.path);
-            tracing::warn!("{} {difference}; the index is built again", path.display());
-            return Ok(None);
-        }
-    }
-    let run = match manifest::sound_run(&published.folder, &published.manifest) {
-        Ok(run) => run,
-        Err(error) => {
-            tracing::warn!("{error}; the index is built again");
-            return Ok(None);
-        }
-    };
-    let failed = |(stage, tally): (&String, &Tally)| stage != ingest::STAGE && tally.failed > 0;
-    if run.stages.iter().any(failed) {
-        return Ok(None);
-    }
-    failures::check(job, &run.stages, &published.folder)?;
-    Ok(Some(Summary {
-        outcome: Outcome::Unchanged(published.number),
-        run,
-    }))
-}
-
-/// Whether a stage of the job reads a generator.
-pub fn needs_generator(job: &Job) -> bool {
-    job.expand.enabled || (job.intents.enabled && job.corpus.intents.is_none())
-}
-
-pub fn job_name(job: &Job) -> &str {
-    job.name.as_deref().unwrap_or("job")
-}
-
-/// The stages the job runs, in order.
-pub fn stages(job: &Job) -> Vec<Stage> {
-    let runs = |stage: &Stage| match stage {
-        Stage::Intents => job.corpus.intents.is_some() || job.intents.enabled,
-        Stage::Chunks => true,
-        Stage::Queries => job.expand.enabled,
-        Stage::TextVectors => job.dense.enabled,
-        Stage::QueryVectors => job.dense.enabled && job.expand.enabled,
-    };
-    Stage::ALL.into_iter().filter(runs).collect()
+    build.finish(input, &start)
 }
 
 struct Build<'a> {
@@ -244,14 +117,34 @@ struct Build<'a> {
 }
 
 impl Build<'_> {
+    /// Publishes what a killed run had finished, or else runs what is missing.
+    fn finish(mut self, input: Input, start: &Start) -> Result<Summary, EngineError> {
+        let (restart, until) = (self.options.restart, self.options.until);
+        if !restart
+            && until.is_none()
+            && let Some(number) = self.building.publish_finished()?
+        {
+            let folder = Output::new(&self.job.output.path).folder(number);
+            return Ok(Summary {
+                outcome: Outcome::Published(number),
+                run: store::read_json(&folder.join(manifest::RUN))?,
+            });
+        }
+        let built = self.run(&input)?;
+        drop(input);
+        match built {
+            Some(indexes) => self.publish(indexes, start),
+            None => Ok(Summary {
+                outcome: Outcome::Stopped,
+                run: self.account(start, None),
+            }),
+        }
+    }
+
     /// Computes what is missing. None: told to stop before the indexes.
-    fn run(
-        &mut self,
-        runtime: &Runtime,
-        ctx: &SessionContext,
-        scan: &CorpusScan,
-    ) -> Result<Option<Indexes>, EngineError> {
+    fn run(&mut self, input: &Input) -> Result<Option<Indexes>, EngineError> {
         self.check_failures()?;
+        let Input { runtime, ctx, .. } = input;
         functions::register(
             ctx,
             self.job,
@@ -259,12 +152,13 @@ impl Build<'_> {
             &self.models,
             self.progress.clone(),
         );
-        let shards = runtime.block_on(self.ingest(scan))?;
+        let shards = runtime.block_on(self.ingest(&input.scan))?;
         let layout = self.layout(runtime, ctx)?;
         let sources = self.sources();
         for stage in stages(self.job) {
             runtime.block_on(self.take_over(stage, shards, ctx, &sources))?;
             runtime.block_on(self.map(stage, shards, ctx, &layout))?;
+            reuse::remove(&self.building.folder(), stage)?;
             if self.options.until == Some(stage) {
                 return Ok(None);
             }
@@ -379,8 +273,8 @@ impl Build<'_> {
             stage::run(stage, ctx, layout, part, reuse.as_deref(), &mut tally).await?;
             meter.stop(&mut tally);
             tally.model_seconds = (self.models.busy() - busy).as_secs_f64();
+            self.check_failures_with(stage, &tally)?;
             self.building.journal.record(name, Some(shard), tally)?;
-            self.check_failures()?;
         }
         self.progress.finish();
         self.check_some_left(stage)
@@ -389,7 +283,7 @@ impl Build<'_> {
     /// A stage of which nothing is left has failed itself: not its rows are bad, but a model or a setting.
     fn check_some_left(&self, stage: Stage) -> Result<(), EngineError> {
         let total = self.building.journal.total(stage.name());
-        if total.rows > 0 || total.failed == 0 {
+        if total.failed == 0 || total.computed + total.reused > total.failed {
             return Ok(());
         }
         Err(EngineError::AllFailed {
@@ -403,15 +297,18 @@ impl Build<'_> {
         failures::check(self.job, &self.totals(), &self.building.folder())
     }
 
+    /// With those of a shard that is not in the journal yet: what a model failed on is tried again by the next run only
+    /// if it never gets there.
+    fn check_failures_with(&self, stage: Stage, shard: &Tally) -> Result<(), EngineError> {
+        let mut totals = self.totals();
+        totals.entry(stage.name().into()).or_default().add(shard);
+        failures::check(self.job, &totals, &self.building.folder())
+    }
+
     /// Writes the manifest and has the generation verified against it; only then is it published.
-    fn publish(
-        self,
-        indexes: Indexes,
-        started: u64,
-        clock: Instant,
-    ) -> Result<Summary, EngineError> {
+    fn publish(self, indexes: Indexes, start: &Start) -> Result<Summary, EngineError> {
         let folder = self.building.folder();
-        reuse::remove(&folder)?;
+        reuse::remove_all(&folder)?;
         store::remove_temporary(&folder)?;
         let manifest = self.manifest(&folder, indexes)?;
         store::replace_json(&folder.join("manifest.json"), &manifest)?;
@@ -424,8 +321,7 @@ impl Build<'_> {
         }
         let chunks = manifest.datasets.get(Dataset::Chunks.folder());
         tally.computed = chunks.map_or(0, |chunks| chunks.rows);
-        let mut run = self.account(started, Some(tally));
-        run.seconds = clock.elapsed().as_secs_f64();
+        let run = self.account(start, Some(tally));
         store::replace_json(&folder.join(manifest::RUN), &run)?;
         manifest::write_checksums(&folder, &manifest)?;
         let outcome = Outcome::Published(self.building.publish()?);

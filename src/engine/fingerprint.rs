@@ -29,15 +29,24 @@ pub struct Fingerprints {
 }
 
 impl Fingerprints {
-    pub fn new(job: &Job, embedder: &ModelIdentity, generator: Option<&ModelIdentity>) -> Self {
+    /// `on_gpu`: where models of files run, which decides in what numbers.
+    pub fn new(
+        job: &Job,
+        (embedder, generator): (&ModelIdentity, Option<&ModelIdentity>),
+        on_gpu: bool,
+    ) -> Self {
         let seed = job.engine.seed;
-        let e = (content(embedder), &job.models.embedder.parameters());
+        let e = (
+            content(embedder),
+            &job.models.embedder.parameters(),
+            job.models.embedder.numbers(on_gpu),
+        );
         let g = (
             generator.map(content),
             job.models
                 .generator
                 .as_ref()
-                .map(|g| (g.context_tokens, g.shortlist)),
+                .map(|g| (g.context_tokens, g.shortlist, g.numbers(on_gpu))),
         );
         // With intents of the corpus's own, none are predicted.
         let given = job.corpus.intents.is_some();
@@ -136,9 +145,13 @@ mod tests {
     use super::*;
 
     fn fingerprints(corpus: &str) -> Fingerprints {
+        fingerprints_of(corpus, "", false)
+    }
+
+    fn fingerprints_of(corpus: &str, embedder: &str, on_gpu: bool) -> Fingerprints {
         let job = format!(
             "version = 1\n[corpus]\npath = \"c\"\n{corpus}[output]\npath = \"o\"\n[models.embedder]\nmodel = \".\"\n\
-             [models.generator]\nmodel = \".\"\n"
+             {embedder}[models.generator]\nmodel = \".\"\n"
         );
         let job = Job::parse(Path::new("job.toml"), &job, &[], &|_| None).unwrap();
         let model = ModelIdentity {
@@ -146,7 +159,7 @@ mod tests {
             architecture: "fake".into(),
             files: Vec::new(),
         };
-        Fingerprints::new(&job, &model, Some(&model))
+        Fingerprints::new(&job, (&model, Some(&model)), on_gpu)
     }
 
     #[test]
@@ -154,5 +167,17 @@ mod tests {
         let (predicted, given) = (fingerprints(""), fingerprints("intents = \"questions\"\n"));
         assert_ne!(predicted.intents, given.intents);
         assert_eq!(predicted.chunks, given.chunks);
+    }
+
+    #[test]
+    fn rows_of_other_numbers_are_other_rows() {
+        let of = |embedder, on_gpu| fingerprints_of("", embedder, on_gpu);
+        let (cpu, gpu) = (of("", false), of("", true));
+        assert_ne!(cpu.vectors, gpu.vectors);
+        assert_ne!(cpu.queries, gpu.queries);
+        assert_eq!(cpu, of("precision = \"f32\"\n", false));
+        assert_eq!(of("precision = \"f32\"\n", true).vectors, cpu.vectors);
+        assert_eq!(gpu, of("precision = \"f16\"\n", true));
+        assert_ne!(cpu.vectors, of("precision = \"int8\"\n", false).vectors);
     }
 }

@@ -51,7 +51,7 @@ pub async fn documents(
         } = batch?;
         progress.advance((documents.num_rows() + rejected.len()) as u64);
         for r in rejected {
-            failures.add(Failure::new(r.stage, &r.id, &r.reason, &r.input))?;
+            failures.add(Failure::new(STAGE, &r.id, &r.reason, &r.input))?;
             first.get_or_insert(r.reason);
         }
         shards.write(&documents)?;

@@ -40,9 +40,12 @@ pub enum EngineError {
     Ciff(#[from] CiffError),
     #[error(transparent)]
     Dense(#[from] DenseError),
-    /// Of the session, outside any stage.
-    #[error(transparent)]
-    DataFusion(#[from] DataFusionError),
+    /// Of the session, outside any shard.
+    #[error("{during}: {source}")]
+    DataFusion {
+        during: String,
+        source: DataFusionError,
+    },
     #[error("stage {stage}, shard {shard}: {source}")]
     Stage {
         stage: &'static str,
@@ -72,6 +75,8 @@ pub enum EngineError {
     },
     #[error("{0}{FREE_SPACE}")]
     DiskFull(String),
+    #[error("{0}; raise engine.memory_mib and run again: it continues where it stopped")]
+    MemoryFull(String),
     #[error("cannot start the runtime: {0}")]
     Runtime(std::io::Error),
 }
@@ -85,6 +90,14 @@ impl EngineError {
         }
     }
 
+    fn during(what: impl Into<String>) -> impl Fn(DataFusionError) -> Self {
+        let during = what.into();
+        move |source| Self::DataFusion {
+            during: during.clone(),
+            source,
+        }
+    }
+
     fn batch(path: &Path) -> impl Fn(ArrowError) -> Self + '_ {
         move |source| Self::Batch {
             path: path.to_owned(),
@@ -92,12 +105,16 @@ impl EngineError {
         }
     }
 
-    /// Adds what to do where the disk is full and the error is a library's, which does not say so.
+    /// Adds what to do where the disk or DataFusion's memory is full and the error is a library's, which does not
+    /// say so.
     pub fn with_remedy(self) -> Self {
         let text = self.to_string();
-        // Its text is all that some libraries leave of the system's error.
-        match text.contains("No space left on device") && !text.contains(FREE_SPACE) {
-            true => Self::DiskFull(text),
+        // Its text is all that some libraries leave of the error.
+        if text.contains("No space left on device") && !text.contains(FREE_SPACE) {
+            return Self::DiskFull(text);
+        }
+        match text.contains("Resources exhausted") {
+            true => Self::MemoryFull(text),
             false => self,
         }
     }

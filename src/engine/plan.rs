@@ -1,6 +1,7 @@
 //! What a build would do, without doing it: the corpus is read, cut where that needs no generator, and counted.
 
 mod count;
+mod disk;
 
 use std::{path::Path, sync::Arc};
 
@@ -9,10 +10,9 @@ use tokio::runtime::Runtime;
 
 use super::{
     EngineError,
-    build::{check_factory, job_name, needs_generator, stages, unchanged},
+    build::{identify, job_name, stages, unchanged},
     fingerprint::Fingerprints,
     functions, indexes, ingest,
-    models::Models,
     reuse::damaged,
     stage::Stage,
     verify,
@@ -76,14 +76,12 @@ pub struct StagePlan {
 }
 
 pub fn plan(job: &Job) -> Result<Plan, EngineError> {
-    let models = Models::find(&job.models, needs_generator(job))?;
-    check_factory(job, &models)?;
-    let fingerprints =
-        Fingerprints::new(job, models.embedder_identity(), models.generator_identity());
+    let (models, fingerprints) = identify(job)?;
     let runtime = Runtime::new().map_err(EngineError::Runtime)?;
     let folder = std::env::temp_dir();
     let scratch = tempfile::tempdir_in(&folder).map_err(StoreError::io(&folder))?;
-    let ctx = corpus::session(&job.engine, scratch.path())?;
+    let ctx = corpus::session(&job.engine, scratch.path())
+        .map_err(EngineError::during("the folder for temporary files"))?;
     let scan = runtime.block_on(corpus::open(&ctx, &job.corpus))?;
     let fingerprint = fingerprints.plan(job, &scan.fingerprint());
     let output = Output::new(&job.output.path);
@@ -91,7 +89,7 @@ pub fn plan(job: &Job) -> Result<Plan, EngineError> {
     let published = output.published()?;
     let up_to_date = match published
         .as_ref()
-        .filter(|p| p.manifest.plan == fingerprint)
+        .filter(|p| p.manifest.plan == fingerprint && !output.is_unpublished(&fingerprint))
     {
         Some(same) => unchanged(job, same)?.is_some(),
         None => false,
@@ -330,38 +328,48 @@ impl Planner<'_> {
             None if !self.is_damaged(stage) => (&corpus.new, corpus.known),
             _ => (&corpus.all, Known::default()),
         };
-        let Work {
-            compute,
-            tokens_read,
-            tokens_written,
-            estimate,
-        } = work(stage, self.job, count);
-        let done = self.done(stage.name());
-        let left = compute.saturating_sub(done.computed);
-        let share = |tokens: u64| (tokens as f64 * left as f64 / compute.max(1) as f64) as u64;
-        let (compute, tokens_read, tokens_written) =
-            (left, share(tokens_read), share(tokens_written));
-        let reuse = match stage.input() {
+        let known = match stage.input() {
             Dataset::Documents => known.documents,
             Dataset::Chunks => known.chunks,
             _ => known.queries,
         };
+        let again = self.again(stage).min(known);
+        let work = work(stage, self.job, count).and(again, &work(stage, self.job, &corpus.all));
+        let done = self.done(stage.name());
+        let left = work.left(done.computed);
         StagePlan {
             stage: stage.name(),
-            compute,
-            reuse: reuse.saturating_sub(done.reused),
-            tokens_read,
-            tokens_written,
-            seconds: self.seconds(stage.name(), compute),
-            estimate: estimate.filter(|_| compute > 0),
-            reason: match (compute, done.computed + done.reused + done.failed) {
+            compute: left.compute,
+            reuse: (known - again).saturating_sub(done.reused),
+            tokens_read: left.tokens_read,
+            tokens_written: left.tokens_written,
+            seconds: self.seconds(stage.name(), left.compute),
+            reason: match (left.compute, done.computed + done.reused + done.failed) {
                 (0, 1..) => DONE.into(),
-                _ => self.reason(stage, changed, compute),
+                (compute, _) => self.reason(stage, changed, (compute, again)),
             },
+            estimate: left.estimate.filter(|_| left.compute > 0),
         }
     }
 
-    fn reason(&self, stage: Stage, changed: Option<Stage>, compute: u64) -> String {
+    /// Rows of a stage that failed in the published index.
+    fn failed(&self, stage: Stage) -> u64 {
+        let run = self.earlier.as_ref().and_then(|e| e.run.as_ref());
+        let tally = run.and_then(|run| run.stages.get(stage.name()));
+        tally.map_or(0, |tally| tally.failed)
+    }
+
+    /// Of the rows whose documents are known, those that failed and are tried again. A document that failed in the
+    /// first stage is not known.
+    fn again(&self, stage: Stage) -> u64 {
+        match stages(self.job).first() {
+            Some(first) if *first != stage => self.failed(stage),
+            _ => 0,
+        }
+    }
+
+    fn reason(&self, stage: Stage, changed: Option<Stage>, (compute, again): (u64, u64)) -> String {
+        let failed = Self::chain(stage).iter().any(|s| self.failed(*s) > 0);
         match changed {
             _ if self.earlier.is_none() => "nothing is published yet".into(),
             None if self.is_damaged(stage) => "its files in the published index are damaged".into(),
@@ -373,38 +381,12 @@ impl Planner<'_> {
                 changed.name()
             ),
             None if compute == 0 => "all of its input is as in the published index".into(),
+            None if compute == again => "failed in the published index".into(),
+            None if failed => {
+                "for documents that are new, have changed or failed in the published index".into()
+            }
             None => "for documents that are new or have changed".into(),
         }
-    }
-
-    /// Bytes that the new generation takes, beside those already there.
-    fn disk(&self, corpus: &Counted) -> (u64, String) {
-        let alike = self.earlier.as_ref().filter(|earlier| {
-            let (before, now) = (&earlier.published.manifest, self.job);
-            let parameters = &before.parameters;
-            (&parameters.chunk, &parameters.expand) == (&now.chunk, &now.expand)
-                && (&parameters.dense, &parameters.sparse) == (&now.dense, &now.sparse)
-                && (parameters.output.vectors, before.dim) == (now.output.vectors, self.dim)
-        });
-        if let Some(earlier) = alike {
-            let manifest = &earlier.published.manifest;
-            let bytes: u64 = manifest.files.iter().map(|f| f.bytes).sum();
-            let documents = manifest
-                .datasets
-                .get("documents")
-                .map_or(1, |d| d.rows.max(1));
-            let bytes = bytes as f64 * corpus.all.documents as f64 / documents as f64;
-            let basis = "as many a document as the published generation";
-            return (bytes as u64, basis.into());
-        }
-        let rows = match self.job.dense.enabled {
-            true => corpus.all.chunks + queries(self.job, &corpus.all),
-            false => 0,
-        };
-        let vectors = rows * self.dim as u64 * 8;
-        let basis = "vectors of 4 bytes a number, in the dataset and in FAISS; texts three times their size, in the \
-                     datasets and in Tantivy";
-        (vectors + 3 * corpus.all.bytes, basis.into())
     }
 }
 
@@ -415,8 +397,31 @@ struct Work {
     estimate: Option<String>,
 }
 
+impl Work {
+    /// With some rows more, of which each is as much work as the average of `all`.
+    fn and(mut self, rows: u64, all: &Work) -> Self {
+        self.compute += rows;
+        self.tokens_read += share(all.tokens_read, rows, all.compute);
+        self.tokens_written += share(all.tokens_written, rows, all.compute);
+        self
+    }
+
+    /// What is left where some rows are done.
+    fn left(mut self, done: u64) -> Self {
+        let left = self.compute.saturating_sub(done);
+        self.tokens_read = share(self.tokens_read, left, self.compute);
+        self.tokens_written = share(self.tokens_written, left, self.compute);
+        self.compute = left;
+        self
+    }
+}
+
+fn share(total: u64, part: u64, of: u64) -> u64 {
+    (total as f64 * part as f64 / of.max(1) as f64) as u64
+}
+
 /// Questions the job's chunks get.
-fn queries(job: &Job, count: &Count) -> u64 {
+pub(super) fn queries(job: &Job, count: &Count) -> u64 {
     match job.expand.enabled {
         true => count.chunks * job.expand.queries as u64 + count.intents,
         false => 0,

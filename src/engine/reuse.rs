@@ -6,6 +6,8 @@
 //! memory does not grow with the corpus, and the cost is that of sorting it.
 
 mod parts;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::BTreeMap,
@@ -18,7 +20,10 @@ use arrow::{
     array::{ArrayRef, RecordBatch, UInt32Array, UInt64Array},
     datatypes::{DataType, Field, Fields, Schema, SchemaRef},
 };
-use datafusion::{execution::SendableRecordBatchStream, prelude::SessionContext};
+use datafusion::{
+    error::DataFusionError,
+    prelude::{DataFrame, SessionContext},
+};
 use futures::StreamExt;
 
 use super::{
@@ -26,9 +31,12 @@ use super::{
     stage::{self, Stage},
     table,
 };
-use crate::store::{
-    Dataset, StoreError, dataset::PartWriter, generation::remove_folder, manifest::FileSummary,
-    progress::Tally, schema::KEY_BYTES,
+use crate::{
+    corpus,
+    store::{
+        Dataset, StoreError, dataset::PartWriter, generation::remove_folder, manifest::FileSummary,
+        progress::Tally, schema::KEY_BYTES,
+    },
 };
 use parts::Parts;
 
@@ -100,8 +108,13 @@ pub fn journal_name(stage: Stage) -> String {
     format!("reuse-{}", stage.name())
 }
 
-/// Removes what was found, once it has been used.
-pub fn remove(generation: &Path) -> Result<(), StoreError> {
+/// Removes what was found for a stage, once it has been used.
+pub fn remove(generation: &Path, stage: Stage) -> Result<(), StoreError> {
+    remove_folder(&folder(generation, stage))
+}
+
+/// Removes what was found for all stages.
+pub fn remove_all(generation: &Path) -> Result<(), StoreError> {
     remove_folder(&generation.join(FOLDER))
 }
 
@@ -128,7 +141,11 @@ pub async fn find(
     let candidates = folder.join("candidates.parquet");
     tally.rows = write_candidates(stage, ctx, (generation, shards), &candidates).await?;
     let value = value_type(stage, ctx)?;
-    let found = join(stage, ctx, &candidates, sources, &value).await?;
+    let failed = EngineError::during(format!("stage {}, earlier rows", stage.name()));
+    let ctx = corpus::joins(ctx);
+    let found = join(stage, &ctx, &candidates, sources, &value).await;
+    let found = found.map_err(&failed)?;
+    let found = found.execute_stream().await.map_err(&failed)?;
     tally.reused = Parts::new(stage, generation, value).write(found).await?;
     fs::remove_file(&candidates).map_err(StoreError::io(&candidates))?;
     Ok(())
@@ -182,7 +199,9 @@ fn value_type(stage: Stage, ctx: &SessionContext) -> Result<DataType, EngineErro
         .get(stage.function())
         .cloned();
     let result = match function {
-        Some(function) => function.return_type(&[])?,
+        Some(function) => function
+            .return_type(&[])
+            .map_err(EngineError::during(format!("stage {}", stage.name())))?,
         None => {
             return Err(EngineError::Refused(format!(
                 "no function {}",
@@ -235,7 +254,7 @@ async fn join(
     candidates: &Path,
     sources: &[&Source],
     value: &DataType,
-) -> Result<SendableRecordBatchStream, EngineError> {
+) -> Result<DataFrame, DataFusionError> {
     let (parent, place) = parent_and_place(stage);
     let names = columns(value);
     let own: String = names
@@ -260,11 +279,11 @@ async fn join(
     }
     let (outcomes, rows) = (outcomes.join(" UNION ALL "), rows.join(" UNION ALL "));
     let sql = format!(
-        "WITH o AS (SELECT DISTINCT ON (key) key, source, id, rows, tokens, truncated, skipped FROM ({outcomes}) \
-         ORDER BY key, source, id), p AS ({rows}) \
+        "WITH o AS (SELECT * FROM (SELECT *, row_number() OVER (PARTITION BY key ORDER BY source, id) AS n \
+         FROM ({outcomes})) WHERE n = 1), p AS ({rows}) \
          SELECT c.shard, c.line, c.id, o.key, o.rows, o.tokens, o.truncated, o.skipped, p.place{wanted} \
          FROM candidates c LEFT JOIN o ON c.key = o.key \
          LEFT JOIN p ON o.source = p.source AND o.id = p.parent ORDER BY c.shard, c.line, p.place"
     );
-    Ok(ctx.sql(&sql).await?.execute_stream().await?)
+    ctx.sql(&sql).await
 }

@@ -2,6 +2,7 @@
 //!
 //! One shard of one stage is the unit of work: its part is written whole or not at all.
 
+mod input;
 mod rows;
 mod sql;
 
@@ -116,14 +117,8 @@ pub async fn run(
     tally: &mut Tally,
 ) -> Result<(), EngineError> {
     let failed = EngineError::in_stage(stage.name(), shard);
-    let has_intents = sql::register_input(stage, ctx, generation, shard)
-        .await
-        .map_err(&failed)?;
-    if let Some(reuse) = reuse {
-        table::register(ctx, "reuse", reuse)
-            .await
-            .map_err(&failed)?;
-    }
+    let has_intents =
+        sql::register_input(stage, ctx, (generation, shard), reuse).map_err(&failed)?;
     let query = stage.sql(&layout.passthrough, has_intents, reuse.is_some());
     let frame = ctx.sql(&query).await.map_err(&failed)?;
     let mut batches = frame.execute_stream().await.map_err(&failed)?;

@@ -6,7 +6,7 @@ use super::spec::{ChunkMethod, Corpus, Embedder, Generator, Job};
 use super::{MaxFailures, Problem};
 
 /// Columns of the chunks dataset, which a passthrough column would collide with.
-const CHUNK_COLUMNS: [&str; 20] = [
+const CHUNK_COLUMNS: [&str; 21] = [
     "chunk_id",
     "doc_id",
     "title",
@@ -22,6 +22,7 @@ const CHUNK_COLUMNS: [&str; 20] = [
     "key",
     "vector",
     "__invalid",
+    "__intents",
     "input",
     "position",
     "result",

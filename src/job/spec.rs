@@ -140,7 +140,8 @@ impl std::fmt::Display for Precision {
 }
 
 impl Embedder {
-    /// The settings that change a vector. Where the model lies and how it is batched do not.
+    /// The settings that change a vector, but for [`numbers`](Self::numbers). Where the model lies and how it is
+    /// batched do not.
     pub fn parameters(&self) -> impl Serialize + '_ {
         (
             self.pooling,
@@ -148,8 +149,17 @@ impl Embedder {
             &self.query_prefix,
             &self.document_prefix,
             self.max_tokens,
-            self.precision,
         )
+    }
+
+    /// The number type that is used.
+    pub fn numbers(&self, on_gpu: bool) -> Precision {
+        let usual = if on_gpu {
+            Precision::F16
+        } else {
+            Precision::F32
+        };
+        self.precision.unwrap_or(usual)
     }
 }
 
@@ -183,6 +193,14 @@ pub struct Generator {
     /// Most frequent tokens of the vocabulary from which a model run here draws, besides those of the prompt; the others'
     /// logits are not computed. Default: the whole vocabulary.
     pub shortlist: Option<usize>,
+}
+
+impl Generator {
+    /// In what numbers a model run here computes; a server does not say.
+    pub fn numbers(&self, on_gpu: bool) -> Option<&'static str> {
+        let own = if on_gpu { "bf16" } else { "quantised" };
+        self.server.is_none().then_some(own)
+    }
 }
 
 /// Text that is never printed.

@@ -120,13 +120,31 @@ impl Output {
         }
     }
 
-    /// A build that was ended before it was published.
+    /// A build that was ended before it was published, but not before it had finished something.
     pub fn unfinished(&self, plan: &str) -> Option<Unfinished> {
         let journal = self.folder_named(BUILDING).join(JOURNAL);
-        match Journal::read(&journal, plan) {
-            Some(journal) => Some(Unfinished::This(journal)),
-            None => Journal::header(&journal).map(|_| Unfinished::Other),
-        }
+        let header = Journal::header(&journal)?;
+        let journal =
+            Journal::read(&journal, &header.plan).filter(|journal| !journal.is_empty())?;
+        Some(match header.plan == plan {
+            true => Unfinished::This(journal),
+            false => Unfinished::Other,
+        })
+    }
+
+    /// Whether a build of this plan has left something that the next one goes on with or publishes.
+    pub fn is_unpublished(&self, plan: &str) -> bool {
+        let finished = self.number().is_ok_and(|current| {
+            let newest = self.generations().ok().and_then(|mut all| all.pop());
+            newest > current && newest.is_some_and(|newest| self.is_of(newest, plan))
+        });
+        finished || matches!(self.unfinished(plan), Some(Unfinished::This(_)))
+    }
+
+    /// Whether a generation still has its journal, and was built by this plan.
+    fn is_of(&self, number: u64, plan: &str) -> bool {
+        let journal = self.folder(number).join(JOURNAL);
+        Journal::header(&journal).is_some_and(|header| header.plan == plan)
     }
 
     /// The number in `CURRENT`; None before the first publication.
@@ -284,13 +302,14 @@ impl Building {
         let Some(newest) = self.output.generations()?.pop() else {
             return Ok(None);
         };
-        let journal = self.output.folder(newest).join(JOURNAL);
-        match Journal::header(&journal) {
-            Some(header) if newest > current && header.plan == self.plan => {
-                self.finish(newest).map(Some)
-            }
-            _ => Ok(None),
+        if newest <= current || !self.output.is_of(newest, &self.plan) {
+            return Ok(None);
         }
+        self.finish(newest)?;
+        if self.journal.is_empty() {
+            remove_folder(&self.folder())?;
+        }
+        Ok(Some(newest))
     }
 
     /// Gives the finished generation its number and points `CURRENT` at it.

@@ -11,7 +11,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use walkdir::WalkDir;
 
-use super::{Dataset, StoreError, dataset, progress::Tally, read_json, replace};
+use super::{Dataset, StoreError, dataset, machine::Machine, progress::Tally, read_json, replace};
 use crate::model::ModelIdentity;
 
 pub const FORMAT: u32 = 1;
@@ -161,13 +161,6 @@ impl Rate {
             computed: tally.computed,
         }
     }
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Machine {
-    pub threads: usize,
-    pub device: String,
-    pub peak_memory_bytes: Option<u64>,
 }
 
 /// Versions, as this program was built with them.

@@ -9,8 +9,9 @@
 
 pub mod dataset;
 pub mod generation;
+pub mod machine;
 pub mod manifest;
-pub mod memory;
+mod memory;
 pub mod progress;
 pub mod quarantine;
 pub mod schema;

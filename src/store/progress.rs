@@ -158,6 +158,11 @@ impl Journal {
         self.resumed
     }
 
+    /// Whether nothing is finished yet.
+    pub fn is_empty(&self) -> bool {
+        self.done.is_empty()
+    }
+
     pub fn is_done(&self, stage: &str, shard: Option<usize>) -> bool {
         self.done.contains(&(stage.to_owned(), shard))
     }

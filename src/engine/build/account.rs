@@ -2,12 +2,13 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use super::{Build, job_name, needs_generator, stages};
+use super::{Build, Start, job_name, needs_generator, stages};
 use crate::{
     engine::{EngineError, indexes, ingest, reuse, stage::Stage, verify},
     store::{
         Dataset, Manifest,
-        manifest::{self, DatasetSummary, Determinism, Indexes, Machine, Rate, Run},
+        machine::Machine,
+        manifest::{self, DatasetSummary, Determinism, Indexes, Rate, Run},
         progress::Tally,
     },
 };
@@ -36,7 +37,7 @@ impl Build<'_> {
     }
 
     /// `verify`: of the check before publication, once it is done.
-    pub(super) fn account(&self, started: u64, verify: Option<Tally>) -> Run {
+    pub(super) fn account(&self, start: &Start, verify: Option<Tally>) -> Run {
         let mut stages = self.totals();
         stages.extend(verify.map(|tally| (verify::STAGE.to_owned(), tally)));
         Run {
@@ -48,15 +49,16 @@ impl Build<'_> {
             libraries: manifest::libraries(),
             job: job_name(self.job).into(),
             job_file: self.options.job_file.clone(),
-            started,
+            started: start.time,
             resumed: self.building.journal.was_resumed(),
-            seconds: 0.0,
+            seconds: start.clock.elapsed().as_secs_f64(),
             quarantined: stages.values().map(|t| t.failed).sum(),
             rates: self.rates(&stages),
             machine: Machine {
                 threads: rayon::current_num_threads(),
                 device: self.models.device(),
                 peak_memory_bytes: stages.values().map(|t| t.peak_memory_bytes).max(),
+                ..Machine::here()
             },
             stages,
         }

@@ -7,12 +7,12 @@ use arrow::{
     array::{Array, ArrayRef, AsArray, RecordBatch, UInt64Array},
     datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, UInt64Type},
 };
-use datafusion::prelude::SessionContext;
+use datafusion::{error::DataFusionError, prelude::SessionContext};
 use futures::StreamExt;
 use rayon::prelude::*;
 
 use crate::{
-    corpus::CorpusScan,
+    corpus::{self, CorpusScan},
     engine::{
         EngineError,
         build::stages,
@@ -146,8 +146,11 @@ pub async fn count(
         writer.write(&rows.map_err(EngineError::batch(&path))?)?;
     }
     writer.finish()?;
-    table::register(ctx, "figures", &path).await?;
-    let all = sums(ctx, "SELECT * FROM figures").await?;
+    let failed = EngineError::during("counting the corpus");
+    let ctx = &corpus::joins(ctx);
+    let figures = table::register(ctx, "figures", &path).await;
+    figures.map_err(&failed)?;
+    let all = sums(ctx, "SELECT * FROM figures").await.map_err(&failed)?;
     let mut counted = Counted {
         all,
         new: all,
@@ -155,7 +158,8 @@ pub async fn count(
         ..Counted::default()
     };
     if let Some(published) = published {
-        (counted.known, counted.new) = known(first, job, ctx, published).await?;
+        let known = known(first, job, ctx, published).await;
+        (counted.known, counted.new) = known.map_err(&failed)?;
     }
     Ok(counted)
 }
@@ -197,7 +201,7 @@ fn figures(
     Ok((0..FIGURES).map(column).collect())
 }
 
-async fn sums(ctx: &SessionContext, rows: &str) -> Result<Count, EngineError> {
+async fn sums(ctx: &SessionContext, rows: &str) -> Result<Count, DataFusionError> {
     let columns = Count::NAMES
         .map(|name| format!("coalesce(sum({name}), 0)"))
         .join(", ");
@@ -209,8 +213,7 @@ async fn sums(ctx: &SessionContext, rows: &str) -> Result<Count, EngineError> {
     let mut figures = [0; FIGURES];
     for batch in batches.iter().filter(|b| b.num_rows() > 0) {
         for (c, figure) in figures.iter_mut().enumerate() {
-            *figure = arrow::compute::cast(batch.column(c), &DataType::UInt64)
-                .map_err(datafusion::error::DataFusionError::from)?
+            *figure = arrow::compute::cast(batch.column(c), &DataType::UInt64)?
                 .as_primitive::<UInt64Type>()
                 .value(0);
         }
@@ -224,7 +227,7 @@ async fn known(
     job: &Job,
     ctx: &SessionContext,
     published: &Path,
-) -> Result<(Known, Count), EngineError> {
+) -> Result<(Known, Count), DataFusionError> {
     let at = |dataset: Dataset| published.join(dataset.folder());
     table::register(ctx, "outcomes", &at(first.outcomes())).await?;
     table::register(ctx, "chunks", &at(Dataset::Chunks)).await?;
@@ -241,7 +244,8 @@ async fn known(
         chunks: rows(ctx, &chunks).await?,
         queries: 0,
     };
-    if job.expand.enabled && !Dataset::Queries.parts(published)?.is_empty() {
+    let has_queries = Dataset::Queries.parts(published);
+    if job.expand.enabled && has_queries.is_ok_and(|parts| !parts.is_empty()) {
         table::register(ctx, "queries", &at(Dataset::Queries)).await?;
         let queries = format!("{chunks} JOIN queries q ON q.chunk_id = c.chunk_id");
         known.queries = rows(ctx, &queries).await?;
@@ -249,7 +253,7 @@ async fn known(
     Ok((known, new))
 }
 
-async fn rows(ctx: &SessionContext, from: &str) -> Result<u64, EngineError> {
+async fn rows(ctx: &SessionContext, from: &str) -> Result<u64, DataFusionError> {
     let batches = ctx
         .sql(&format!("SELECT count(*) FROM {from}"))
         .await?

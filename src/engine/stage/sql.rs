@@ -1,6 +1,6 @@
 //! The SQL of the map stages: which columns each reads, and what its function is given.
 
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
 use arrow::{
     array::{Array, ArrayRef, RecordBatch, new_null_array},
@@ -8,12 +8,17 @@ use arrow::{
     datatypes::{DataType, FieldRef},
 };
 use datafusion::{
-    error::DataFusionError, execution::SendableRecordBatchStream, prelude::SessionContext,
+    catalog::streaming::StreamingTable, error::DataFusionError,
+    execution::SendableRecordBatchStream, physical_plan::streaming::PartitionStream,
+    prelude::SessionContext,
 };
 
-use super::Stage;
+use super::{
+    Stage,
+    input::{EARLIER, Input},
+};
 use crate::{
-    engine::{EngineError, table},
+    engine::EngineError,
     store::{Dataset, schema::KEY_BYTES},
 };
 
@@ -30,7 +35,7 @@ impl Stage {
     fn arguments(self, has_intents: bool) -> &'static str {
         match self {
             Stage::Intents => "d.title, d.text, d.intents",
-            Stage::Chunks if has_intents => "d.title, d.text, i.texts",
+            Stage::Chunks if has_intents => "d.title, d.text, d.__intents",
             Stage::Chunks => "d.title, d.text, NULL",
             Stage::Queries => "d.title, d.text, d.intents",
             Stage::TextVectors => "d.title, d.text",
@@ -38,18 +43,7 @@ impl Stage {
         }
     }
 
-    fn from(has_intents: bool) -> &'static str {
-        match has_intents {
-            true => {
-                "FROM input d LEFT JOIN (SELECT doc_id, array_agg(text ORDER BY ordinal) AS texts FROM intents \
-                 GROUP BY doc_id) i ON d.doc_id = i.doc_id"
-            }
-            false => "FROM input d",
-        }
-    }
-
-    /// The input's columns that reach the output, then the function's result. Rows keep their order: a join would
-    /// lose it, so what is joined brings it.
+    /// The input's columns that reach the output, then the function's result.
     pub(super) fn sql(
         self,
         passthrough: &[FieldRef],
@@ -65,48 +59,39 @@ impl Stage {
             Stage::Chunks => format!(", d.title{extra}"),
             _ => String::new(),
         };
-        let (earlier, join, order) = match (has_reuse, has_intents) {
-            (true, _) => (
-                ", r.result",
-                format!(" JOIN reuse r ON d.{id} = r.id"),
-                " ORDER BY r.line",
-            ),
-            (false, true) => ("", String::new(), " ORDER BY d.position"),
-            (false, false) => ("", String::new(), ""),
+        let earlier = match has_reuse {
+            true => format!(", d.{EARLIER}"),
+            false => String::new(),
         };
         let (function, arguments) = (self.function(), self.arguments(has_intents));
-        let from = Self::from(has_intents);
         format!(
-            "SELECT d.{id}, d.text AS input{columns}, {function}({arguments}{earlier}) AS result {from}{join}{order}"
+            "SELECT d.{id}, d.text AS input{columns}, {function}({arguments}{earlier}) AS result FROM input d"
         )
     }
 
-    /// Id and key of every input row, in order.
+    /// Id and key of every input row.
     fn keys_sql(self, has_intents: bool) -> String {
         let (id, function, arguments) = (self.id(), self.function(), self.arguments(has_intents));
-        let order = if has_intents {
-            " ORDER BY d.position"
-        } else {
-            ""
-        };
-        let from = Self::from(has_intents);
-        format!("SELECT d.{id} AS id, {function}_key({arguments}) AS key {from}{order}")
+        format!("SELECT d.{id} AS id, {function}_key({arguments}) AS key FROM input d")
     }
 }
 
-/// Registers a shard's input, and the intents that cut it; tells whether there are any.
-pub(super) async fn register_input(
+/// Makes a shard's input the table `input`, with the intents that cut it and the earlier results; tells whether there
+/// are intents.
+pub(super) fn register_input(
     stage: Stage,
     ctx: &SessionContext,
-    generation: &Path,
-    shard: usize,
+    (generation, shard): (&Path, usize),
+    reuse: Option<&Path>,
 ) -> Result<bool, DataFusionError> {
-    table::register(ctx, "input", &stage.input().part(generation, shard)).await?;
     let intents = Dataset::Intents.part(generation, shard);
-    let has_intents = stage == Stage::Chunks && intents.exists();
-    if has_intents {
-        table::register(ctx, "intents", &intents).await?;
-    }
+    let intents = Some(intents).filter(|part| stage == Stage::Chunks && part.exists());
+    let has_intents = intents.is_some();
+    let rows = stage.input().part(generation, shard);
+    let input = Input::new(stage.id(), rows, intents, reuse.map(Into::into))?;
+    let table = StreamingTable::try_new(input.schema().clone(), vec![Arc::new(input)])?;
+    ctx.deregister_table("input")?;
+    ctx.register_table("input", Arc::new(table))?;
     Ok(has_intents)
 }
 
@@ -118,9 +103,7 @@ pub async fn keys(
     shard: usize,
 ) -> Result<SendableRecordBatchStream, EngineError> {
     let failed = EngineError::in_stage(stage.name(), shard);
-    let has_intents = register_input(stage, ctx, generation, shard)
-        .await
-        .map_err(&failed)?;
+    let has_intents = register_input(stage, ctx, (generation, shard), None).map_err(&failed)?;
     let frame = ctx
         .sql(&stage.keys_sql(has_intents))
         .await

@@ -8,7 +8,7 @@ use std::{
 use serde::Serialize;
 use walkdir::WalkDir;
 
-use super::{ABANDONED, BUILDING, GENERATIONS, JOURNAL, MANIFEST, Output, Writer};
+use super::{ABANDONED, BUILDING, GENERATIONS, JOURNAL, MANIFEST, Output, Writer, has_work};
 use crate::store::{
     Dataset, Manifest, StoreError,
     manifest::{self, Run},
@@ -168,9 +168,9 @@ impl Writer {
                 removed.generations.push(number);
             }
         }
-        for name in ABANDONED.into_iter().chain([BUILDING]) {
-            removed.unfinished += bytes(&self.output.folder_named(name));
-        }
+        let folders = ABANDONED.into_iter().chain([BUILDING]);
+        let folders = folders.map(|name| self.output.folder_named(name));
+        removed.unfinished = folders.filter(|f| has_work(f)).map(|f| bytes(&f)).sum();
         Ok(removed)
     }
 

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{GENERATIONS, Output, Writer};
-use crate::store::{StoreError, replace};
+use crate::store::{StoreError, machine::host, replace};
 
 impl Output {
     /// Takes the lock for a job of this name, which owns the folder from now on.
@@ -100,10 +100,10 @@ impl Output {
                 });
             }
         }
-        let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        let host = host().unwrap_or_default();
         file.set_len(0)
             .and_then(|()| file.rewind())
-            .and_then(|()| write!(file, "pid {} on {}", std::process::id(), host.trim()))
+            .and_then(|()| write!(file, "pid {} on {}", std::process::id(), host))
             .map_err(StoreError::io(&path))?;
         Ok(file)
     }

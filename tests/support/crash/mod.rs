@@ -168,6 +168,9 @@ impl<'a> Round<'a> {
         crashes.kept += kept.len();
         crashes.rounds += 1;
         reference.compare(self.place, &self.name, self.number);
+        let verified = self.place.run(&["verify", &self.name]);
+        let said = String::from_utf8_lossy(&verified.stdout);
+        assert_eq!(verified.status.code(), Some(0), "{said}");
         fs::remove_dir_all(self.root()).unwrap();
     }
 

@@ -1,0 +1,177 @@
+//! What a job comes to before anything runs: its stages, models and fingerprints, its corpus, and whether its index is
+//! published already.
+
+use std::{
+    path::PathBuf,
+    time::{Instant, SystemTime, UNIX_EPOCH},
+};
+
+use datafusion::prelude::SessionContext;
+use tokio::runtime::Runtime;
+
+use super::{Outcome, Summary};
+use crate::{
+    corpus::{self, CorpusScan},
+    engine::{
+        EngineError, failures, fingerprint::Fingerprints, ingest, models::Models, stage::Stage,
+    },
+    index::dense,
+    job::Job,
+    store::{generation::Published, manifest, progress::Tally},
+};
+
+/// When a build began.
+pub struct Start {
+    /// Unix time in seconds.
+    pub time: u64,
+    pub clock: Instant,
+}
+
+impl Start {
+    pub fn now() -> Self {
+        Self {
+            time: SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .map_or(0, |d| d.as_secs()),
+            clock: Instant::now(),
+        }
+    }
+}
+
+pub fn start_threads(threads: usize) {
+    if threads > 0 {
+        // An error means that the pool is running already, with the size it was first given.
+        let _ = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .build_global();
+    }
+}
+
+/// The job's models and what its stages' rows depend on.
+pub fn identify(job: &Job) -> Result<(Models, Fingerprints), EngineError> {
+    let models = Models::find(&job.models, needs_generator(job))?;
+    check_factory(job, &models)?;
+    let fingerprints = Fingerprints::new(
+        job,
+        (models.embedder_identity(), models.generator_identity()),
+        models.device() != "cpu",
+    );
+    Ok((models, fingerprints))
+}
+
+/// The corpus, and the session that reads it.
+pub struct Input {
+    pub runtime: Runtime,
+    pub ctx: SessionContext,
+    pub scan: CorpusScan,
+    _spill: Spill,
+}
+
+impl Input {
+    pub fn open(job: &Job) -> Result<Self, EngineError> {
+        let runtime = Runtime::new().map_err(EngineError::Runtime)?;
+        let spill = Spill::new(job);
+        let ctx = corpus::session(&job.engine, &spill.folder)
+            .map_err(EngineError::during("engine.spill"))?;
+        let scan = runtime.block_on(corpus::open(&ctx, &job.corpus))?;
+        Ok(Self {
+            runtime,
+            ctx,
+            scan,
+            _spill: spill,
+        })
+    }
+}
+
+fn check_factory(job: &Job, models: &Models) -> Result<(), EngineError> {
+    match job.dense.enabled {
+        true => Ok(dense::check_factory(&job.dense.factory, models.dim())?),
+        false => Ok(()),
+    }
+}
+
+pub fn refuse_missing(job: &Job, stage: Stage) -> Result<(), EngineError> {
+    if stages(job).contains(&stage) {
+        return Ok(());
+    }
+    let runs: Vec<&str> = stages(job).into_iter().map(Stage::name).collect();
+    let (name, runs) = (stage.name(), runs.join(", "));
+    Err(EngineError::Refused(format!(
+        "the job has no stage {name}; it runs: {runs}"
+    )))
+}
+
+/// Where DataFusion spills: the job's folder, or one of the output's own that goes with the build.
+struct Spill {
+    folder: PathBuf,
+    own: bool,
+}
+
+impl Spill {
+    fn new(job: &Job) -> Self {
+        let asked = job.engine.spill.clone();
+        Self {
+            own: asked.is_none(),
+            folder: asked.unwrap_or_else(|| job.output.path.join("spill")),
+        }
+    }
+}
+
+impl Drop for Spill {
+    fn drop(&mut self) {
+        if self.own {
+            // What cannot be removed now is removed by the next build.
+            let _ = std::fs::remove_dir_all(&self.folder);
+        }
+    }
+}
+
+/// The summary of a job whose index is published as it would be built. Rows that a model failed on may have had bad
+/// luck, such as a busy server: then the build runs, and tries those again. So it does where files are missing or cut.
+/// An index with more failures than the job now allows is an error.
+pub fn unchanged(job: &Job, published: &Published) -> Result<Option<Summary>, EngineError> {
+    for file in &published.manifest.files {
+        if let Err(difference) = file.compare(&published.folder, false) {
+            let path = published.folder.join(&file.path);
+            tracing::warn!("{} {difference}; the index is built again", path.display());
+            return Ok(None);
+        }
+    }
+    let run = match manifest::sound_run(&published.folder, &published.manifest) {
+        Ok(run) => run,
+        Err(error) => {
+            tracing::warn!("{error}; the index is built again");
+            return Ok(None);
+        }
+    };
+    let failed = |(stage, tally): (&String, &Tally)| stage != ingest::STAGE && tally.failed > 0;
+    if run.stages.iter().any(failed) {
+        return Ok(None);
+    }
+    failures::check(job, &run.stages, &published.folder)?;
+    Ok(Some(Summary {
+        outcome: Outcome::Unchanged(published.number),
+        run,
+    }))
+}
+
+/// Whether a stage of the job reads a generator.
+pub fn needs_generator(job: &Job) -> bool {
+    job.expand.enabled || (job.intents.enabled && job.corpus.intents.is_none())
+}
+
+pub fn job_name(job: &Job) -> &str {
+    job.name.as_deref().unwrap_or("job")
+}
+
+/// The stages the job runs, in order.
+pub fn stages(job: &Job) -> Vec<Stage> {
+    let runs = |stage: &Stage| match stage {
+        Stage::Intents => job.corpus.intents.is_some() || job.intents.enabled,
+        Stage::Chunks => true,
+        Stage::Queries => job.expand.enabled,
+        Stage::TextVectors => job.dense.enabled,
+        Stage::QueryVectors => job.dense.enabled && job.expand.enabled,
+    };
+    Stage::ALL.into_iter().filter(runs).collect()
+}

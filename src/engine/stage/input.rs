@@ -1,0 +1,312 @@
+//! A shard's input rows, each beside what was found for it before: the questions of a document, an earlier result.
+//!
+//! All parts of a shard are in the order of its input, so they are read in step: a join would sort rows that hold whole
+//! texts, and a sort must hold the longest of them several times.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use arrow::{
+    array::{Array, ArrayRef, AsArray, ListBuilder, RecordBatch, StringArray, StringBuilder},
+    compute::concat,
+    datatypes::{DataType, Field, Schema, SchemaRef},
+};
+use datafusion::{
+    error::{DataFusionError, Result},
+    execution::{SendableRecordBatchStream, TaskContext},
+    physical_plan::{stream::RecordBatchStreamAdapter, streaming::PartitionStream},
+};
+use futures::stream;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReader;
+
+use crate::store::{StoreError, dataset::read_part};
+
+/// Column of a document's predicted questions, null where it has none.
+pub const INTENTS: &str = "__intents";
+
+/// Column of the earlier result, null where there is none.
+pub const EARLIER: &str = "result";
+
+/// The parts of a shard that a stage reads.
+#[derive(Debug, Clone)]
+pub struct Input {
+    /// Name of the column with the rows' ids.
+    id: &'static str,
+    rows: PathBuf,
+    intents: Option<PathBuf>,
+    reuse: Option<PathBuf>,
+    schema: SchemaRef,
+}
+
+impl Input {
+    pub fn new(
+        id: &'static str,
+        rows: PathBuf,
+        intents: Option<PathBuf>,
+        reuse: Option<PathBuf>,
+    ) -> Result<Self, DataFusionError> {
+        let mut fields = Part::open(&rows)?.schema().fields().to_vec();
+        if intents.is_some() {
+            let text = Field::new_list_field(DataType::Utf8, true);
+            fields.push(Arc::new(Field::new_list(INTENTS, text, true)));
+        }
+        if let Some(reuse) = &reuse {
+            let schema = Part::open(reuse)?.schema();
+            fields.push(Arc::new(schema.field_with_name(EARLIER)?.clone()));
+        }
+        Ok(Self {
+            id,
+            rows,
+            intents,
+            reuse,
+            schema: Arc::new(Schema::new(fields)),
+        })
+    }
+
+    fn open(&self) -> Result<Rows> {
+        let open = |path: &Option<PathBuf>| path.as_deref().map(Part::open).transpose();
+        Ok(Rows {
+            id: self.id,
+            rows: Part::open(&self.rows)?,
+            intents: open(&self.intents)?,
+            reuse: open(&self.reuse)?,
+            schema: self.schema.clone(),
+        })
+    }
+}
+
+impl PartitionStream for Input {
+    fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    fn execute(&self, _: Arc<TaskContext>) -> SendableRecordBatchStream {
+        let (rows, error) = match self.open() {
+            Ok(rows) => (Some(rows), None),
+            Err(error) => (None, Some(Err(error))),
+        };
+        let batches = rows.into_iter().flatten().chain(error);
+        let batches = stream::iter(batches);
+        Box::pin(RecordBatchStreamAdapter::new(self.schema.clone(), batches))
+    }
+}
+
+/// Batches of the input, completed.
+struct Rows {
+    id: &'static str,
+    rows: Part,
+    intents: Option<Part>,
+    reuse: Option<Part>,
+    schema: SchemaRef,
+}
+
+impl Iterator for Rows {
+    type Item = Result<RecordBatch>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        match self.rows.reader.next() {
+            Some(batch) => Some(batch.map_err(Into::into).and_then(|b| self.complete(&b))),
+            None => self.left_over().transpose(),
+        }
+    }
+}
+
+impl Rows {
+    fn complete(&mut self, batch: &RecordBatch) -> Result<RecordBatch> {
+        let ids = column(batch, self.id)?.as_string::<i32>();
+        let mut columns = batch.columns().to_vec();
+        if let Some(intents) = &mut self.intents {
+            columns.push(intents.lists(ids)?);
+        }
+        if let Some(reuse) = &mut self.reuse {
+            columns.push(reuse.results(ids)?);
+        }
+        Ok(RecordBatch::try_new(self.schema.clone(), columns)?)
+    }
+
+    /// Rows that belong to no input row are an error: what was read beside the input was not made for it.
+    fn left_over(&mut self) -> Result<Option<RecordBatch>> {
+        for part in [&mut self.intents, &mut self.reuse].into_iter().flatten() {
+            if part.has_more()? {
+                return Err(part.out_of_step());
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// A part that is read row by row.
+struct Part {
+    path: PathBuf,
+    reader: ParquetRecordBatchReader,
+    batch: RecordBatch,
+    /// The next row of the batch.
+    at: usize,
+}
+
+impl Part {
+    fn open(path: &Path) -> Result<Self> {
+        let external = |e: StoreError| DataFusionError::External(Box::new(e));
+        let reader = read_part(path).map_err(external)?;
+        Ok(Self {
+            path: path.to_owned(),
+            batch: RecordBatch::new_empty(arrow::array::RecordBatchReader::schema(&reader)),
+            reader,
+            at: 0,
+        })
+    }
+
+    fn schema(&self) -> SchemaRef {
+        self.batch.schema()
+    }
+
+    fn has_more(&mut self) -> Result<bool> {
+        while self.at == self.batch.num_rows() {
+            match self.reader.next() {
+                Some(batch) => (self.batch, self.at) = (batch?, 0),
+                None => return Ok(false),
+            }
+        }
+        Ok(true)
+    }
+
+    /// The texts of the rows that each of these documents has here.
+    fn lists(&mut self, documents: &StringArray) -> Result<ArrayRef> {
+        let mut lists = ListBuilder::new(StringBuilder::new());
+        for document in documents.iter().flatten() {
+            let mut any = false;
+            while self.has_more()? && self.text("doc_id")? == document {
+                lists.values().append_value(self.text("text")?);
+                self.at += 1;
+                any = true;
+            }
+            lists.append(any);
+        }
+        Ok(Arc::new(lists.finish()))
+    }
+
+    fn text(&self, name: &str) -> Result<&str> {
+        Ok(column(&self.batch, name)?.as_string::<i32>().value(self.at))
+    }
+
+    /// The earlier results, of which there is one for each of these rows.
+    fn results(&mut self, ids: &StringArray) -> Result<ArrayRef> {
+        let (mut taken, mut results) = (0, Vec::new());
+        while taken < ids.len() {
+            if !self.has_more()? {
+                return Err(self.out_of_step());
+            }
+            let rows = (ids.len() - taken).min(self.batch.num_rows() - self.at);
+            let found = self.batch.slice(self.at, rows);
+            if *column(&found, "id")?.as_string::<i32>() != ids.slice(taken, rows) {
+                return Err(self.out_of_step());
+            }
+            results.push(column(&found, EARLIER)?.clone());
+            self.at += rows;
+            taken += rows;
+        }
+        let results: Vec<&dyn Array> = results.iter().map(AsRef::as_ref).collect();
+        Ok(concat(&results)?)
+    }
+
+    fn out_of_step(&self) -> DataFusionError {
+        DataFusionError::Execution(format!(
+            "{} is not in step with the rows it was made for; `intendex build --restart` makes both anew",
+            self.path.display()
+        ))
+    }
+}
+
+fn column<'a>(batch: &'a RecordBatch, name: &str) -> Result<&'a ArrayRef> {
+    let column = batch.column_by_name(name);
+    column.ok_or_else(|| DataFusionError::Execution(format!("no column {name}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use datafusion::{
+        catalog::streaming::StreamingTable,
+        prelude::{SessionConfig, SessionContext},
+    };
+
+    use super::*;
+    use crate::store::dataset::PartWriter;
+
+    fn write(path: &Path, columns: &[(&str, &[&str])]) {
+        let columns = columns.iter().map(|(name, values)| {
+            let values: ArrayRef = Arc::new(StringArray::from(values.to_vec()));
+            (*name, values)
+        });
+        let batch = RecordBatch::try_from_iter(columns).unwrap();
+        let mut writer = PartWriter::create(path, batch.schema()).unwrap();
+        writer.write(&batch).unwrap();
+        writer.finish().unwrap();
+    }
+
+    fn read(folder: &Path) -> Result<Vec<RecordBatch>> {
+        let path = |name: &str| folder.join(name);
+        let (intents, reuse) = (Some(path("intents")), Some(path("reuse")));
+        let input = Input::new("doc_id", path("rows"), intents, reuse)?;
+        let table = StreamingTable::try_new(input.schema().clone(), vec![Arc::new(input)])?;
+        let config = SessionConfig::new().with_target_partitions(1);
+        let ctx = SessionContext::new_with_config(config);
+        ctx.register_table("input", Arc::new(table))?;
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        runtime.block_on(async {
+            let sql = "SELECT doc_id, array_to_string(__intents, '|') AS i, result FROM input";
+            ctx.sql(sql).await?.collect().await
+        })
+    }
+
+    #[test]
+    fn rows_meet_what_was_made_of_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let ids: Vec<String> = (0..3000).map(|i| format!("d{i}")).collect();
+        let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+        let asked: Vec<&str> = ids.iter().step_by(7).flat_map(|id| [*id; 3]).collect();
+        write(&folder.path().join("rows"), &[("doc_id", &ids)]);
+        let intents = [("doc_id", &asked[..]), ("text", &asked[..])];
+        write(&folder.path().join("intents"), &intents);
+        let reuse = [("id", &ids[..]), ("result", &ids[..])];
+        write(&folder.path().join("reuse"), &reuse);
+        let mut seen = 0;
+        for batch in read(folder.path()).unwrap() {
+            let [id, intents, result] = [0, 1, 2].map(|c| batch.column(c).as_string::<i32>());
+            for i in 0..batch.num_rows() {
+                let wanted = [id.value(i); 3].join("|");
+                let wanted = (seen % 7 == 0).then_some(wanted.as_str());
+                assert_eq!(intents.is_valid(i).then(|| intents.value(i)), wanted);
+                assert_eq!((id.value(i), result.value(i)), (ids[seen], ids[seen]));
+                seen += 1;
+            }
+        }
+        assert_eq!(seen, ids.len());
+
+        // Neither a row too few nor one of another document passes.
+        for other in [&ids[1..], &[&ids[1..], &["another"]].concat()] {
+            write(
+                &folder.path().join("reuse"),
+                &[("id", other), ("result", other)],
+            );
+            assert!(
+                read(folder.path())
+                    .unwrap_err()
+                    .to_string()
+                    .contains("not in step")
+            );
+        }
+        write(&folder.path().join("reuse"), &reuse);
+        write(
+            &folder.path().join("intents"),
+            &[("doc_id", &["x"]), ("text", &["x"])],
+        );
+        assert!(
+            read(folder.path())
+                .unwrap_err()
+                .to_string()
+                .contains("not in step")
+        );
+    }
+}
