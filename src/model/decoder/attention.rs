@@ -78,6 +78,7 @@ pub enum Sees<'a> {
     Rows {
         prefix: &'a Cache,
         own: &'a Cache,
+        #[cfg_attr(not(feature = "cuda"), expect(dead_code, reason = "a GPU's"))]
         places: &'a [usize],
         added: usize,
     },

@@ -131,6 +131,7 @@ impl Linear {
     }
 
     /// The weights and the bias of a layer whose weights are dense.
+    #[cfg_attr(not(feature = "cuda"), expect(dead_code, reason = "a GPU's"))]
     pub fn dense(&self) -> Result<(&Tensor, Option<&Tensor>)> {
         match &*self.matrix {
             Matrix::Dense(matrix) => Ok((matrix, self.bias.as_ref())),

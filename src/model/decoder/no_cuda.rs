@@ -7,6 +7,7 @@ use super::attention::Part;
 use super::linear::Linear;
 use super::transformer::{Layer, Transformer};
 
+#[expect(dead_code, reason = "made, but never drawn with")]
 pub struct Draw {
     pub output: u32,
     pub temperature: f32,

@@ -123,6 +123,7 @@ impl Transformer {
     }
 
     /// The rotary embedding of a layer.
+    #[cfg_attr(not(feature = "cuda"), expect(dead_code, reason = "a GPU's"))]
     pub fn rope(&self, layer: usize) -> &Table {
         match (&self.local_rope, self.architecture.window(layer)) {
             (Some(local), Some(_)) => local,
