@@ -10,8 +10,8 @@ VENV := target/venv
 QUICKSTART := target/quickstart
 INTENDEX := target/release/intendex
 CUDA := target/cuda
-# Of the GPUs that the binary will run on: 80 (A100), 89 (L4, RTX 40), 90 (H100, H200).
-export CUDA_COMPUTE_CAP ?= 90
+# The oldest GPUs that the binary will run on: 80 (A100), 89 (L4, RTX 40), 90 (H100, H200, and no other).
+export CUDA_COMPUTE_CAP ?= 80
 
 .PHONY: help setup models build cuda cuda-toolkit quickstart test test-crash test-incremental fuzz lint schemas bench bench-gpu bench-gpu-build bench-index bench-models bench-scale clean
 
@@ -54,8 +54,9 @@ cuda: cuda-toolkit ## build the release binary for NVIDIA GPUs; needs no GPU, an
 	$(WITH_CUDA) cargo build --release --features cuda
 
 bench-gpu-build: cuda-toolkit ## build the models' benchmark for NVIDIA GPUs, as target/models-cuda
+	rm -f target/release/deps/models-*
 	$(WITH_CUDA) cargo bench --features cuda --bench models --no-run
-	cp $$(ls -t target/release/deps/models-* | grep -v '\.d$$' | head -n 1) target/models-cuda
+	cp $$(ls target/release/deps/models-* | grep -v '\.d$$') target/models-cuda
 
 bench-gpu: bench-gpu-build ## the models on a GPU against transformers; needs INTENDEX_EVAL_DATA, INTENDEX_TORCH_PYTHON and GENERATOR, a folder
 	$(INTENDEX_TORCH_PYTHON) benches/gpu.py $(INTENDEX_EVAL_DATA) $(INTENDEX_MODELS)/minilm $(GENERATOR) --ours target/models-cuda

@@ -22,7 +22,7 @@ PACKAGES = [f"nvidia-cuda-{part}==13.0.*" for part in PARTS] + [
 def main():
     folder = pathlib.Path(sys.argv[1]).absolute()
     toolkit = folder / "toolkit"
-    if (toolkit / "complete").exists():
+    if (toolkit / "complete-2").exists():
         return
     environment = folder / "venv"
     venv.create(environment, with_pip=True, clear=True)
@@ -40,7 +40,7 @@ def main():
         if ".so." in library.name:
             link(libraries / (library.name.split(".so.")[0] + ".so"), library)
     stub(stubs, (toolkit / "include/cuda.h").read_text())
-    (toolkit / "complete").touch()
+    (toolkit / "complete-2").touch()
 
 
 def stub(folder: pathlib.Path, header: str) -> None:

@@ -27,7 +27,7 @@ use super::{Embed, Embedded, ModelError, ModelIdentity, TextKind, Vectors, token
 use crate::job::spec;
 
 /// Texts that are tokenised while a GPU works on as many others.
-const AHEAD: usize = 4096;
+const AHEAD: usize = 512;
 
 /// A BERT model with its tokenizer: one vector a text, pooled and normalised as the model's files say.
 pub struct BertEmbedder {

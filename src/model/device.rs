@@ -48,7 +48,11 @@ fn cuda(name: &str) -> Result<Device, ModelError> {
 fn open(ordinal: usize) -> candle_core::Result<Device> {
     use candle_core::cuda_backend::WrapErr;
     use candle_core::cuda_backend::cudarc::driver::{result, sys};
+    use candle_core::{DType, Tensor};
     let device = Device::new_cuda_with_stream(ordinal)?;
+    // Whether the kernels were compiled for this card is known when one runs.
+    let sum = (Tensor::zeros(1, DType::F32, &device)? + 1.0)?;
+    sum.to_vec1::<f32>()?;
     // SAFETY: there is no other stream on which a tensor could be used.
     unsafe { device.as_cuda_device()?.disable_event_tracking() };
     // Memory that was freed is kept for the next allocation; by itself the driver would give it back at every wait.

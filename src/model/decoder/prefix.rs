@@ -145,13 +145,14 @@ impl Prefixes {
     }
 
     /// The prompts, from the cache or read now.
-    pub fn get(&mut self, model: &Transformer, prompts: &[Vec<u32>]) -> Result<Vec<Arc<Prefix>>> {
+    pub fn get(&mut self, model: &Transformer, prompts: &[&[u32]]) -> Result<Vec<Arc<Prefix>>> {
         let mut found: Vec<Option<Arc<Prefix>>> = vec![None; prompts.len()];
         let mut missing: Vec<usize> = Vec::new();
-        for (i, prompt) in prompts.iter().enumerate() {
+        for (i, &prompt) in prompts.iter().enumerate() {
+            let known = self.best(prompt);
             if missing
                 .iter()
-                .any(|&j| reusable(&prompts[j], prompt) > self.best(prompt))
+                .any(|&j| reusable(prompts[j], prompt) > known)
             {
                 self.read(model, prompts, &mut missing, &mut found)?;
             }
@@ -171,12 +172,12 @@ impl Prefixes {
     fn read(
         &mut self,
         model: &Transformer,
-        prompts: &[Vec<u32>],
+        prompts: &[&[u32]],
         missing: &mut Vec<usize>,
         found: &mut [Option<Arc<Prefix>>],
     ) -> Result<()> {
         let known = missing.iter().map(|&i| {
-            let tokens = &prompts[i][..];
+            let tokens = prompts[i];
             let best = self
                 .recent
                 .iter()

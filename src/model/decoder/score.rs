@@ -18,9 +18,9 @@ const ROWS: usize = 64;
 const GPU_ROWS: usize = 1024;
 
 /// A prompt and a continuation of it, as tokens.
-pub struct Continuation {
+pub struct Continuation<'a> {
     pub prefix: Arc<Prefix>,
-    pub tokens: Vec<u32>,
+    pub tokens: &'a [u32],
 }
 
 /// Tokens of continuations that are best scored together.
@@ -36,7 +36,7 @@ fn by_device(model: &Transformer, cpu: usize, gpu: usize) -> usize {
 }
 
 /// log P(continuation | prompt) of each, the sum over its tokens.
-pub fn score(model: &Transformer, continuations: &[&Continuation]) -> Result<Vec<f64>> {
+pub fn score(model: &Transformer, continuations: &[Continuation]) -> Result<Vec<f64>> {
     let most = tokens_at_once(model);
     let mut sums = vec![0.0; continuations.len()];
     let mut from = 0;
@@ -61,7 +61,7 @@ struct Target {
     token: u32,
 }
 
-fn add_sums(model: &Transformer, texts: &[&Continuation], sums: &mut [f64]) -> Result<()> {
+fn add_sums(model: &Transformer, texts: &[Continuation], sums: &mut [f64]) -> Result<()> {
     let (mut outputs, mut targets): (Vec<&Tensor>, Vec<Target>) = (Vec::new(), Vec::new());
     let (mut ids, mut parts) = (Vec::new(), Vec::new());
     let mut ends: Vec<usize> = Vec::new(); // where the first output of each text is among those of the prompts

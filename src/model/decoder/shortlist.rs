@@ -46,10 +46,10 @@ impl<'a> Shortlist<'a> {
     pub fn new(
         model: &Transformer,
         frequent: &'a Frequent,
-        prompts: &[Vec<u32>],
+        prompts: &[&[u32]],
         always: &[u32],
     ) -> Result<Self> {
-        let all = prompts.iter().flatten().chain(always).copied();
+        let all = prompts.iter().copied().flatten().chain(always).copied();
         let rare = rare(all, frequent.count);
         let rare_output = match rare.is_empty() {
             true => None,

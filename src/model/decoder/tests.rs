@@ -6,7 +6,7 @@ use tempfile::TempDir;
 use super::attention::{Cache, Part, Sees};
 use super::sample::log_probability;
 use super::*;
-use crate::model::{Message, Role, tiny};
+use crate::model::{Generate, Message, Role, Sampling, Score, tiny};
 
 mod families;
 mod files;
@@ -220,7 +220,7 @@ fn a_prompt_read_before_changes_nothing() {
 fn the_cache_forgets_the_oldest_prompts() {
     let decoder = tiny(GgmlDType::F32);
     let mut prefixes = Prefixes::new(100);
-    let mut get = |prompt: Vec<u32>| prefixes.get(&decoder.model, &[prompt]).unwrap().remove(0);
+    let mut get = |prompt: Vec<u32>| prefixes.get(&decoder.model, &[&prompt]).unwrap().remove(0);
     let (first, second) = (get(vec![1; 60]), get(vec![2; 30]));
     assert!(Arc::ptr_eq(&first, &get(vec![1; 60])));
     get(vec![3; 30]);
