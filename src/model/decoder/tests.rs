@@ -1,3 +1,4 @@
+use std::io::{Seek, SeekFrom, Write};
 use std::path::PathBuf;
 
 use candle_core::quantized::GgmlDType;
@@ -332,6 +333,49 @@ fn a_prompt_that_does_not_fit_fails_alone() {
         (prompt("a"), vec!["a".into()]),
     ]);
     assert!(scores[0].is_err() && scores[1].is_ok());
+}
+
+/// Makes the embedding of a token of an F32 file infinite.
+fn poison(path: &Path, token: u32) {
+    let mut file = std::fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(path)
+        .unwrap();
+    let content = candle_core::quantized::gguf_file::Content::read(&mut file).unwrap();
+    let embeddings = &content.tensor_infos["token_embd.weight"];
+    let row = (embeddings.shape.dims()[1] * size_of::<f32>()) as u64;
+    let place = content.tensor_data_offset + embeddings.offset + u64::from(token) * row;
+    file.seek(SeekFrom::Start(place)).unwrap();
+    file.write_all(&f32::INFINITY.to_le_bytes()).unwrap();
+}
+
+#[test]
+fn a_request_that_cannot_be_computed_fails_alone() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("model.gguf");
+    tiny::generator(&path, GgmlDType::F32);
+    let sound = load(&path).unwrap();
+    let (mut all, texts) = (requests(), vec![" why".to_string()]);
+    let expected = unwrap(sound.generate(&all));
+    let asked = |all: &[(Prompt, Sampling)]| {
+        all.iter()
+            .map(|r| (r.0.clone(), texts.clone()))
+            .collect::<Vec<_>>()
+    };
+    let scores = unwrap(sound.score(&asked(&all)));
+    poison(&path, sound.tokenizer.token_to_id("Z").unwrap());
+    let poisoned = load(&path).unwrap();
+    all.insert(2, (prompt("Z"), sampling(2, 0.9, 3)));
+    let mut answers = poisoned.generate(&all);
+    let message = answers.remove(2).unwrap_err().to_string();
+    assert!(message.contains("not finite"), "{message}");
+    assert_eq!(unwrap(answers), expected);
+    let mut found = poisoned.score(&asked(&all));
+    assert!(found.remove(2).is_err());
+    for (found, expected) in unwrap(found).iter().zip(&scores) {
+        assert!((found[0].sum - expected[0].sum).abs() < 1e-3);
+    }
 }
 
 #[test]
