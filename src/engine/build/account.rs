@@ -118,7 +118,7 @@ impl Build<'_> {
             (true, _) => Determinism::no("the generator is a server, whose answers may vary"),
             (_, "cpu") => Determinism::yes(),
             _ if matches!(dataset, Dataset::Documents) => Determinism::yes(),
-            _ => Determinism::no("sums on a GPU depend on the card and the driver"),
+            _ => Determinism::no("sums on a GPU depend on the card, the driver and the batch"),
         }
     }
 }
