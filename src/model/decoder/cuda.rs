@@ -14,6 +14,7 @@ use self::table::Table;
 use super::architecture::{Activation, Architecture, Shape};
 use super::attention::Part;
 use super::linear::Linear;
+use super::sample::Draw;
 use super::transformer::{Layer, Transformer};
 
 /// Threads of a block that takes a row of activations.
@@ -31,17 +32,6 @@ const HEADS: [(usize, &str); 4] = [
 const TILE: usize = 32;
 /// Warps of a block of attention, each of 16 rows.
 const ATTEND_THREADS: u32 = 4 * 32;
-
-/// What one draw takes of a row of logits.
-#[derive(Debug, Clone, Copy)]
-pub struct Draw {
-    /// Which row.
-    pub output: u32,
-    pub temperature: f32,
-    pub top_p: f32,
-    /// In [0, 1); decides which token of the nucleus it is.
-    pub uniform: f64,
-}
 
 #[derive(Debug)]
 pub struct Pass {

@@ -12,9 +12,9 @@ use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
 use super::attention::{Cache, Part, Sees};
-use super::cuda::{Draw, Pass};
+use super::cuda::Pass;
 use super::prefix::Prefix;
-use super::sample::{draw, rng};
+use super::sample::{Draw, draw, rng};
 use super::shortlist::{Own, Shortlist};
 use super::text::Text;
 use super::transformer::Transformer;

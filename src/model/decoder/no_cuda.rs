@@ -5,15 +5,8 @@ use candle_core::{Device, Result, Tensor};
 use super::architecture::Architecture;
 use super::attention::Part;
 use super::linear::Linear;
+use super::sample::Draw;
 use super::transformer::{Layer, Transformer};
-
-#[expect(dead_code, reason = "made, but never drawn with")]
-pub struct Draw {
-    pub output: u32,
-    pub temperature: f32,
-    pub top_p: f32,
-    pub uniform: f64,
-}
 
 #[derive(Debug)]
 pub enum Pass {}

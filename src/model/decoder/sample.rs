@@ -9,6 +9,18 @@ use rand_chacha::ChaCha8Rng;
 use crate::model::Sampling;
 use intendex_kernels::vector;
 
+/// What a draw on a GPU takes of a row of logits.
+#[cfg_attr(not(feature = "cuda"), expect(dead_code, reason = "a GPU's"))]
+#[derive(Debug, Clone, Copy)]
+pub struct Draw {
+    /// Which row.
+    pub output: u32,
+    pub temperature: f32,
+    pub top_p: f32,
+    /// In [0, 1); decides which token of the nucleus it is.
+    pub uniform: f64,
+}
+
 /// The generator of continuation `i`: a stream of its own under the request's seed.
 pub fn rng(seed: u64, i: usize) -> ChaCha8Rng {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
