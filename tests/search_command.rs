@@ -165,3 +165,27 @@ fn an_embedder_that_has_moved_can_be_named() {
         "{said}"
     );
 }
+
+#[test]
+fn a_damaged_index_is_an_error_or_answers_but_never_a_panics_code() {
+    let place = indexed();
+    let folder = place.generation(1).join("sparse");
+    let files = fs::read_dir(folder).unwrap().map(|e| e.unwrap().path());
+    let files = files.filter(|file| file.extension().is_some_and(|e| e != "json"));
+    let mut refused = 0;
+    for file in files {
+        let sound = fs::read(&file).unwrap();
+        for place_of_damage in [sound.len() / 50, sound.len() / 2] {
+            let mut damaged = sound.clone();
+            damaged[place_of_damage] ^= 0xff;
+            fs::write(&file, damaged).unwrap();
+            let output = place.run(&["search", "out", "spring onions", "--mode", "sparse"]);
+            let said = String::from_utf8_lossy(&output.stderr);
+            let code = output.status.code();
+            assert!(matches!(code, Some(0 | 2)), "{}: {said}", file.display());
+            refused += usize::from(code == Some(2));
+        }
+        fs::write(&file, sound).unwrap();
+    }
+    assert!(refused > 0, "some damage is noticed");
+}

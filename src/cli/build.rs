@@ -83,10 +83,15 @@ fn line(job: &Job, summary: &Summary) -> String {
     let run = &summary.run;
     let out = job.output.path.display();
     let rows = |stage: &str| run.stages.get(stage).map_or(0, |t| t.rows);
+    let quarantine = |number: u64| format!("{out}/generations/{number}/quarantine");
     let number = match summary.outcome {
         Outcome::Published(number) => number,
         Outcome::Unchanged(number) => {
-            return format!("generation {number} of {out} is up to date; nothing to do");
+            let rejected = match run.quarantined {
+                0 => String::new(),
+                rows => format!("; {rows} rows are in {}", quarantine(number)),
+            };
+            return format!("generation {number} of {out} is up to date; nothing to do{rejected}");
         }
         Outcome::Stopped => {
             return "stopped as told; nothing is published; the next build goes on from here"
@@ -105,13 +110,16 @@ fn line(job: &Job, summary: &Summary) -> String {
         0 => String::new(),
         _ => format!(", {cut} inputs cut ({lost} tokens)"),
     };
+    let rejected = match run.quarantined {
+        0 => "0 quarantined".into(),
+        rows => format!("{rows} quarantined (see {})", quarantine(number)),
+    };
     format!(
         "published generation {number} of {out}: {} documents, {} chunks, {} questions; rows computed {computed}, \
-         reused {reused}; {} quarantined{truncated}, {:.0} s",
+         reused {reused}; {rejected}{truncated}, {:.0} s",
         rows("documents"),
         rows("chunks"),
         rows("queries"),
-        run.quarantined,
         run.seconds,
     )
 }

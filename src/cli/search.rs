@@ -3,6 +3,7 @@
 mod results;
 
 use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -128,11 +129,16 @@ pub fn run(args: SearchArgs) -> anyhow::Result<ExitStatus> {
         check_ids(&queries)?;
     }
     let out = Out::create(args.out.as_deref())?;
-    let answers = answers(&args, &generation, &manifest, &queries)?;
-    let passages = match format {
-        SearchFormat::Trec => Passages::new(),
-        SearchFormat::Json | SearchFormat::Text => read_passages(&answers, &generation, &manifest)?,
-    };
+    let (answers, passages) = guarded(&generation, || {
+        let answers = answers(&args, &generation, &manifest, &queries)?;
+        let passages = match format {
+            SearchFormat::Trec => Passages::new(),
+            SearchFormat::Json | SearchFormat::Text => {
+                read_passages(&answers, &generation, &manifest)?
+            }
+        };
+        Ok((answers, passages))
+    })?;
     out.write(|out| {
         for (query, found) in queries.iter().zip(&answers) {
             match format {
@@ -147,6 +153,17 @@ pub fn run(args: SearchArgs) -> anyhow::Result<ExitStatus> {
         Ok(())
     })?;
     Ok(ExitStatus::Done)
+}
+
+/// The libraries that read an index assert on some damage, which is told like the other kinds.
+fn guarded<T>(generation: &Path, read: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
+    catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|_| {
+        anyhow::bail!(
+            "{}: a file of the index is damaged; `intendex verify` names it, `intendex build --restart` replaces this \
+             generation, and `intendex rollback` returns to one before it",
+            generation.display()
+        )
+    })
 }
 
 /// The results of each query.
@@ -177,9 +194,9 @@ fn answers(
 /// A search would do without an index whose file is gone, and its results would be worse without a word.
 fn check_files(generation: &Path, manifest: &Manifest, mode: Mode) -> anyhow::Result<()> {
     let folders: &[&str] = match mode {
-        Mode::Sparse => &["sparse/"],
-        Mode::Dense => &["dense/"],
-        Mode::Hybrid => &["sparse/", "dense/"],
+        Mode::Sparse => &["sparse/", "chunks/"],
+        Mode::Dense => &["dense/", "chunks/"],
+        Mode::Hybrid => &["sparse/", "dense/", "chunks/"],
     };
     let read = |path: &str| folders.iter().any(|folder| path.starts_with(folder));
     for file in manifest.files.iter().filter(|file| read(&file.path)) {

@@ -84,11 +84,21 @@ impl Output {
 
     /// The published generation's number and folder.
     pub fn current(&self) -> Result<(u64, PathBuf), StoreError> {
-        let number = self.number()?.ok_or_else(|| StoreError::Invalid {
-            path: self.root.clone(),
-            message: "no published index here; run `intendex build` first".into(),
-        })?;
+        let number = self.number()?.ok_or_else(|| self.nothing_published())?;
         Ok((number, self.folder(number)))
+    }
+
+    fn nothing_published(&self) -> StoreError {
+        let message = match self.generations().ok().and_then(|mut all| all.pop()) {
+            Some(newest) => format!(
+                "CURRENT is missing; `intendex rollback --to {newest}` makes the newest generation current"
+            ),
+            None => "no published index here; run `intendex build` first".into(),
+        };
+        StoreError::Invalid {
+            path: self.root.clone(),
+            message,
+        }
     }
 
     /// The published generation, if there is one and it can be read. A warning says where there should be one.
