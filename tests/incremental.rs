@@ -604,7 +604,13 @@ fn a_finished_generation_of_an_index_that_is_up_to_date_is_published() {
 fn a_document_that_does_not_fit_the_memory_for_sorting() {
     let line = "Water and energy change the system. The city uses time and people work.\n\n";
     let text = line.repeat((5 << 20) / line.len());
-    let place = Place::new(&[row("big", "Big", &text), row("small", "Small", line)]);
+    let blank = format!("Water.{}Energy.", " ".repeat(5 << 20));
+    let rows = [
+        row("big", "Big", &text),
+        row("blank", "Blank", &blank),
+        row("small", "Small", line),
+    ];
+    let place = Place::new(&rows);
     let set = [
         (
             "corpus.path",
@@ -628,7 +634,17 @@ fn a_document_that_does_not_fit_the_memory_for_sorting() {
     let mut job = Job::load(&place.path("job.toml"), &set).unwrap();
     job.engine.memory_mib = 8;
     build::build(&job, &build::Options::default(), Arc::new(())).unwrap();
-    assert_eq!(run_json(&place, 1)["stages"]["chunks"]["computed"], 2);
+    assert_eq!(run_json(&place, 1)["stages"]["chunks"]["computed"], 3);
+
+    // The chunk that would not fit a sort is cut again.
+    let [big, blank, small] = rows;
+    corpus(&place, &[small, row("new", "New", line), blank, big]);
+    build::build(&job, &build::Options::default(), Arc::new(())).unwrap();
+    let chunks = &run_json(&place, 2)["stages"]["chunks"];
+    assert_eq!(
+        (&chunks["computed"], &chunks["reused"]),
+        (&2.into(), &2.into())
+    );
 }
 
 /// 5,000 real documents, cut short, as the tiny models cost by the token.

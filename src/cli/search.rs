@@ -3,7 +3,7 @@
 mod results;
 
 use std::{
-    panic::{AssertUnwindSafe, catch_unwind},
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -129,7 +129,7 @@ pub fn run(args: SearchArgs) -> anyhow::Result<ExitStatus> {
         check_ids(&queries)?;
     }
     let out = Out::create(args.out.as_deref())?;
-    let (answers, passages) = guarded(&generation, || {
+    let (answers, passages) = guarded((&generation, &manifest), || {
         let answers = answers(&args, &generation, &manifest, &queries)?;
         let passages = match format {
             SearchFormat::Trec => Passages::new(),
@@ -156,13 +156,13 @@ pub fn run(args: SearchArgs) -> anyhow::Result<ExitStatus> {
 }
 
 /// The libraries that read an index assert on some damage, which is told like the other kinds.
-fn guarded<T>(generation: &Path, read: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
-    catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|_| {
-        anyhow::bail!(
-            "{}: a file of the index is damaged; `intendex verify` names it, `intendex build --restart` replaces this \
-             generation, and `intendex rollback` returns to one before it",
-            generation.display()
-        )
+fn guarded<T>(
+    (generation, manifest): (&Path, &Manifest),
+    read: impl FnOnce() -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|panic| {
+        check_files(generation, manifest, Mode::Hybrid, true)?;
+        resume_unwind(panic)
     })
 }
 
@@ -180,7 +180,7 @@ fn answers(
         Mode::Sparse => None,
         Mode::Hybrid | Mode::Dense => Some(embedder(manifest, args)?),
     };
-    check_files(generation, manifest, mode)?;
+    check_files(generation, manifest, mode, false)?;
     let searcher = Searcher::open(generation, settings(manifest, args), embedder.as_deref())?;
     let texts: Vec<&str> = queries.iter().map(|query| query.text.as_str()).collect();
     let request = Request {
@@ -191,8 +191,14 @@ fn answers(
     Ok(searcher.search(&texts, request)?)
 }
 
-/// A search would do without an index whose file is gone, and its results would be worse without a word.
-fn check_files(generation: &Path, manifest: &Manifest, mode: Mode) -> anyhow::Result<()> {
+/// A search would do without an index whose file is gone, and its results would be worse without a word. `hashes`: what
+/// is in the files too.
+fn check_files(
+    generation: &Path,
+    manifest: &Manifest,
+    mode: Mode,
+    hashes: bool,
+) -> anyhow::Result<()> {
     let folders: &[&str] = match mode {
         Mode::Sparse => &["sparse/", "chunks/"],
         Mode::Dense => &["dense/", "chunks/"],
@@ -200,11 +206,11 @@ fn check_files(generation: &Path, manifest: &Manifest, mode: Mode) -> anyhow::Re
     };
     let read = |path: &str| folders.iter().any(|folder| path.starts_with(folder));
     for file in manifest.files.iter().filter(|file| read(&file.path)) {
-        if let Err(difference) = file.compare(generation, false) {
+        if let Err(difference) = file.compare(generation, hashes) {
             let path = generation.join(&file.path);
             anyhow::bail!(
-                "{} {difference}; `intendex verify` checks the rest, a build replaces this generation, and `intendex \
-                 rollback` returns to one before it",
+                "{} {difference}; `intendex verify` checks the rest, `intendex build --restart` replaces this generation, and \
+                 `intendex rollback` returns to one before it",
                 path.display()
             );
         }

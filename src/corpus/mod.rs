@@ -5,7 +5,6 @@ pub mod error;
 mod files;
 mod filter;
 pub mod import;
-mod join;
 mod judge;
 mod reader;
 mod scan;
@@ -16,7 +15,6 @@ mod table;
 
 pub use error::CorpusError;
 pub use files::{CorpusFile, corpus_fingerprint};
-pub use join::joins;
 pub use judge::{CorpusBatch, Position, Rejected};
 pub use scan::{CorpusScan, open};
 pub use session::session;

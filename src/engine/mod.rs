@@ -7,6 +7,7 @@ pub mod fingerprint;
 pub mod functions;
 mod indexes;
 mod ingest;
+mod join;
 pub mod models;
 pub mod plan;
 mod reuse;

@@ -11,7 +11,6 @@ mod tests;
 
 use std::{
     collections::BTreeMap,
-    fs,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -20,23 +19,17 @@ use arrow::{
     array::{ArrayRef, RecordBatch, UInt32Array, UInt64Array},
     datatypes::{DataType, Field, Fields, Schema, SchemaRef},
 };
-use datafusion::{
-    error::DataFusionError,
-    prelude::{DataFrame, SessionContext},
-};
+use datafusion::{execution::SendableRecordBatchStream, prelude::SessionContext};
 use futures::StreamExt;
 
 use super::{
     EngineError,
+    join::Joins,
     stage::{self, Stage},
-    table,
 };
-use crate::{
-    corpus,
-    store::{
-        Dataset, StoreError, dataset::PartWriter, generation::remove_folder, manifest::FileSummary,
-        progress::Tally, schema::KEY_BYTES,
-    },
+use crate::store::{
+    Dataset, StoreError, dataset::PartWriter, generation::remove_folder, manifest::FileSummary,
+    progress::Tally, schema::KEY_BYTES,
 };
 use parts::Parts;
 
@@ -45,6 +38,10 @@ const FOLDER: &str = "reuse";
 
 /// Columns of the join beside the earlier rows' own, which get a prefix, as a chunk too has tokens.
 const PREFIX: &str = "row_";
+
+/// Longest text of a row, in bytes, that is taken over. A sort must hold some batches of such rows; an input row with a
+/// longer one (a document of nothing but white space is a single chunk) is computed anew.
+const LONGEST_TEXT: usize = 128 << 10;
 
 /// An earlier build: a published generation, or one that was given up.
 #[derive(Debug, Clone)]
@@ -136,19 +133,15 @@ pub async fn find(
     sources: &[&Source],
     tally: &mut Tally,
 ) -> Result<(), EngineError> {
-    let folder = folder(generation, stage);
-    fs::create_dir_all(&folder).map_err(StoreError::io(&folder))?;
-    let candidates = folder.join("candidates.parquet");
+    let what = format!("stage {}, earlier rows", stage.name());
+    let joins = Joins::new(ctx, &folder(generation, stage), what)?;
+    let candidates = joins.path("candidates");
     tally.rows = write_candidates(stage, ctx, (generation, shards), &candidates).await?;
+    joins.register("candidates", &candidates).await?;
     let value = value_type(stage, ctx)?;
-    let failed = EngineError::during(format!("stage {}, earlier rows", stage.name()));
-    let ctx = corpus::joins(ctx);
-    let found = join(stage, &ctx, &candidates, sources, &value).await;
-    let found = found.map_err(&failed)?;
-    let found = found.execute_stream().await.map_err(&failed)?;
+    let found = join(stage, &joins, sources, &value).await?;
     tally.reused = Parts::new(stage, generation, value).write(found).await?;
-    fs::remove_file(&candidates).map_err(StoreError::io(&candidates))?;
-    Ok(())
+    joins.remove(&["candidates", "matched", "rows"])
 }
 
 fn candidates_schema() -> SchemaRef {
@@ -167,7 +160,7 @@ async fn write_candidates(
     (generation, shards): (&Path, usize),
     path: &Path,
 ) -> Result<u64, EngineError> {
-    let mut writer = PartWriter::create(path, candidates_schema())?;
+    let mut writer = PartWriter::scratch(path, candidates_schema())?;
     for shard in 0..shards {
         let mut line = 0;
         let failed = EngineError::in_stage(stage.name(), shard);
@@ -246,44 +239,58 @@ fn parent_and_place(stage: Stage) -> (&'static str, &'static str) {
     }
 }
 
-/// Every input row in order, with what the sources have for it. Of several earlier rows with one key the first is
-/// taken: they are all the same.
+/// Every row of the table `candidates` in order, with what the sources have for it. Of several earlier rows with one
+/// key the first is taken: they are all the same.
 async fn join(
     stage: Stage,
-    ctx: &SessionContext,
-    candidates: &Path,
+    joins: &Joins,
     sources: &[&Source],
     value: &DataType,
-) -> Result<DataFrame, DataFusionError> {
+) -> Result<SendableRecordBatchStream, EngineError> {
     let (parent, place) = parent_and_place(stage);
-    let names = columns(value);
-    let own: String = names
-        .iter()
-        .map(|c| format!(", \"{c}\" AS \"{PREFIX}{c}\""))
-        .collect();
-    let wanted: String = names
-        .iter()
-        .map(|c| format!(", p.\"{PREFIX}{c}\""))
-        .collect();
-    table::register(ctx, "candidates", candidates).await?;
-    let (mut outcomes, mut rows) = (Vec::new(), Vec::new());
+    let own = columns(value);
+    let short = match own.iter().any(|c| c == "text") {
+        true => format!(" WHERE octet_length(text) <= {LONGEST_TEXT}"),
+        false => String::new(),
+    };
+    let mut outcomes = Vec::new();
+    let mut rows = Vec::new();
     for (n, source) in sources.iter().enumerate() {
-        let name = |what: &str| format!("{what}_{n}");
         let at = |dataset: Dataset| source.folder.join(dataset.folder());
-        table::register(ctx, &name("outcomes"), &at(stage.outcomes())).await?;
-        table::register(ctx, &name("rows"), &at(stage.output())).await?;
-        outcomes.push(format!("SELECT {n} AS source, * FROM outcomes_{n}"));
+        let names = [format!("outcomes_{n}"), format!("rows_{n}")];
+        joins.register(&names[0], &at(stage.outcomes())).await?;
+        joins.register(&names[1], &at(stage.output())).await?;
+        let own: String = own
+            .iter()
+            .map(|c| format!(", \"{c}\" AS \"{PREFIX}{c}\""))
+            .collect();
+        outcomes.push(format!(
+            "SELECT {n} AS source, id AS parent, key, rows, tokens, truncated, skipped FROM {}",
+            names[0]
+        ));
         rows.push(format!(
-            "SELECT {n} AS source, {parent} AS parent, {place} AS place{own} FROM rows_{n}"
+            "SELECT {n} AS source, {parent} AS parent, {place} AS place{own} FROM {}{short}",
+            names[1]
         ));
     }
     let (outcomes, rows) = (outcomes.join(" UNION ALL "), rows.join(" UNION ALL "));
-    let sql = format!(
-        "WITH o AS (SELECT * FROM (SELECT *, row_number() OVER (PARTITION BY key ORDER BY source, id) AS n \
-         FROM ({outcomes})) WHERE n = 1), p AS ({rows}) \
-         SELECT c.shard, c.line, c.id, o.key, o.rows, o.tokens, o.truncated, o.skipped, p.place{wanted} \
-         FROM candidates c LEFT JOIN o ON c.key = o.key \
-         LEFT JOIN p ON o.source = p.source AND o.id = p.parent ORDER BY c.shard, c.line, p.place"
+    let by_key = ["key", "source", "parent"];
+    joins.sort("outcomes", &outcomes, &by_key).await?;
+    let candidates = "SELECT * FROM candidates";
+    joins.sort("asked", candidates, &["key"]).await?;
+    let matched = "SELECT c.shard, c.line, c.id, o.* FROM asked c LEFT JOIN \
+        (SELECT * FROM (SELECT *, row_number() OVER \
+        (PARTITION BY key ORDER BY source NULLS FIRST, parent NULLS FIRST) AS n FROM outcomes) WHERE n = 1) o \
+        ON c.key = o.key";
+    let by_parent = ["source", "parent"];
+    joins.sort("matched", matched, &by_parent).await?;
+    joins.remove(&["asked", "outcomes"])?;
+    joins.sort("rows", &rows, &by_parent).await?;
+    let wanted: String = own.iter().map(|c| format!(", p.\"{PREFIX}{c}\"")).collect();
+    let found = format!(
+        "SELECT m.shard, m.line, m.id, m.key, m.rows, m.tokens, m.truncated, m.skipped, p.place{wanted} \
+         FROM matched m LEFT JOIN rows p ON m.source = p.source AND m.parent = p.parent \
+         ORDER BY m.shard, m.line, p.place"
     );
-    ctx.sql(&sql).await
+    joins.stream(&found).await
 }

@@ -12,7 +12,7 @@ use parquet::{
         arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder},
     },
     basic::{Compression, ZstdLevel},
-    file::properties::{EnabledStatistics, WriterProperties},
+    file::properties::{EnabledStatistics, WriterProperties, WriterPropertiesBuilder},
     schema::types::ColumnPath,
 };
 
@@ -20,6 +20,9 @@ use super::{StoreError, rename, temporary_name};
 
 /// Rows read at once: bounds what a stage holds beside its models.
 pub const BATCH_ROWS: usize = 1024;
+
+/// Rows that are held until they are written, where nothing else bounds them.
+const SCRATCH_GROUP_BYTES: usize = 8 << 20;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Dataset {
@@ -107,11 +110,26 @@ pub struct PartWriter {
 
 impl PartWriter {
     pub fn create(path: &Path, schema: SchemaRef) -> Result<Self, StoreError> {
+        Self::open(path, schema, properties().build())
+    }
+
+    /// For a file of any length that is gone when its stage ends: a shard's rows are bounded, these are not, and a
+    /// group of them is held until it is whole.
+    pub fn scratch(path: &Path, schema: SchemaRef) -> Result<Self, StoreError> {
+        let properties = properties().set_max_row_group_bytes(Some(SCRATCH_GROUP_BYTES));
+        Self::open(path, schema, properties.build())
+    }
+
+    fn open(
+        path: &Path,
+        schema: SchemaRef,
+        properties: WriterProperties,
+    ) -> Result<Self, StoreError> {
         let folder = path.parent().unwrap_or(Path::new("."));
         std::fs::create_dir_all(folder).map_err(StoreError::io(folder))?;
         let temporary = temporary_name(path);
         let file = File::create(&temporary).map_err(StoreError::io(&temporary))?;
-        let writer = ArrowWriter::try_new(file, schema, Some(properties()))
+        let writer = ArrowWriter::try_new(file, schema, Some(properties))
             .map_err(StoreError::parquet(path))?;
         Ok(Self {
             path: path.to_owned(),
@@ -148,7 +166,7 @@ impl PartWriter {
 
 /// `created_by` is fixed, so that the bytes depend on the rows alone. Vectors neither compress nor have useful
 /// statistics or dictionaries.
-fn properties() -> WriterProperties {
+fn properties() -> WriterPropertiesBuilder {
     let mut builder = WriterProperties::builder()
         .set_created_by("intendex".into())
         .set_compression(Compression::ZSTD(ZstdLevel::default()));
@@ -161,7 +179,7 @@ fn properties() -> WriterProperties {
                 EnabledStatistics::None,
             );
     }
-    builder.build()
+    builder
 }
 
 fn split(path: &str) -> Vec<String> {

@@ -5,22 +5,22 @@ use std::{path::Path, sync::Arc};
 
 use arrow::{
     array::{Array, ArrayRef, AsArray, RecordBatch, UInt64Array},
-    datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, UInt64Type},
+    datatypes::{DataType, Field, Schema, SchemaRef, UInt64Type},
 };
-use datafusion::{error::DataFusionError, prelude::SessionContext};
-use futures::StreamExt;
+use datafusion::prelude::SessionContext;
+use futures::{StreamExt, TryStreamExt};
 use rayon::prelude::*;
 
 use crate::{
-    corpus::{self, CorpusScan},
+    corpus::CorpusScan,
     engine::{
         EngineError,
         build::stages,
         functions::cut,
         ingest,
+        join::Joins,
         models::title_tokens,
         stage::{self, Stage},
-        table,
     },
     intent::question_count,
     job::{
@@ -129,8 +129,9 @@ pub async fn count(
     embedder: &dyn Embed,
     (scratch, published): (&Path, Option<&Path>),
 ) -> Result<Counted, EngineError> {
-    let path = scratch.join("documents.parquet");
-    let mut writer = PartWriter::create(&path, schema())?;
+    let joins = Joins::new(ctx, scratch, "counting the corpus")?;
+    let path = joins.path("figures");
+    let mut writer = PartWriter::scratch(&path, schema())?;
     let mut rejected = 0;
     let first = stages(job).into_iter().next().unwrap_or(Stage::Chunks);
     let mut batches = std::pin::pin!(scan.stream().await?);
@@ -146,11 +147,8 @@ pub async fn count(
         writer.write(&rows.map_err(EngineError::batch(&path))?)?;
     }
     writer.finish()?;
-    let failed = EngineError::during("counting the corpus");
-    let ctx = &corpus::joins(ctx);
-    let figures = table::register(ctx, "figures", &path).await;
-    figures.map_err(&failed)?;
-    let all = sums(ctx, "SELECT * FROM figures").await.map_err(&failed)?;
+    joins.register("figures", &path).await?;
+    let all = sums(&joins, "figures").await?;
     let mut counted = Counted {
         all,
         new: all,
@@ -158,8 +156,7 @@ pub async fn count(
         ..Counted::default()
     };
     if let Some(published) = published {
-        let known = known(first, job, ctx, published).await;
-        (counted.known, counted.new) = known.map_err(&failed)?;
+        (counted.known, counted.new) = known(first, job, &joins, published).await?;
     }
     Ok(counted)
 }
@@ -201,68 +198,75 @@ fn figures(
     Ok((0..FIGURES).map(column).collect())
 }
 
-async fn sums(ctx: &SessionContext, rows: &str) -> Result<Count, DataFusionError> {
+async fn sums(joins: &Joins, rows: &str) -> Result<Count, EngineError> {
     let columns = Count::NAMES
-        .map(|name| format!("coalesce(sum({name}), 0)"))
+        .map(|name| format!("CAST(coalesce(sum({name}), 0) AS BIGINT UNSIGNED)"))
         .join(", ");
-    let batches = ctx
-        .sql(&format!("SELECT {columns} FROM ({rows})"))
-        .await?
-        .collect()
-        .await?;
+    let sums = numbers(joins, &format!("SELECT {columns} FROM {rows}")).await?;
     let mut figures = [0; FIGURES];
-    for batch in batches.iter().filter(|b| b.num_rows() > 0) {
-        for (c, figure) in figures.iter_mut().enumerate() {
-            *figure = arrow::compute::cast(batch.column(c), &DataType::UInt64)?
-                .as_primitive::<UInt64Type>()
-                .value(0);
-        }
-    }
+    figures.copy_from_slice(&sums);
     Ok(Count::of(figures))
+}
+
+async fn rows(joins: &Joins, of: &str) -> Result<u64, EngineError> {
+    let sql = format!("SELECT CAST(count(*) AS BIGINT UNSIGNED) FROM {of}");
+    Ok(numbers(joins, &sql).await?[0])
+}
+
+/// The only row of a statement.
+async fn numbers(joins: &Joins, sql: &str) -> Result<Vec<u64>, EngineError> {
+    let batches: Vec<RecordBatch> = joins
+        .stream(sql)
+        .await?
+        .try_collect()
+        .await
+        .map_err(joins.failed())?;
+    let row = batches
+        .iter()
+        .find(|b| b.num_rows() > 0)
+        .expect("an aggregate has a row");
+    let number = |column: &ArrayRef| column.as_primitive::<UInt64Type>().value(0);
+    Ok(row.columns().iter().map(number).collect())
 }
 
 /// The documents whose keys are published, with their rows there, and what the others count for.
 async fn known(
     first: Stage,
     job: &Job,
-    ctx: &SessionContext,
+    joins: &Joins,
     published: &Path,
-) -> Result<(Known, Count), DataFusionError> {
+) -> Result<(Known, Count), EngineError> {
     let at = |dataset: Dataset| published.join(dataset.folder());
-    table::register(ctx, "outcomes", &at(first.outcomes())).await?;
-    table::register(ctx, "chunks", &at(Dataset::Chunks)).await?;
-    let new = sums(
-        ctx,
-        "SELECT f.* FROM figures f LEFT ANTI JOIN outcomes o ON f.key = o.key",
-    );
-    let new = new.await?;
-    let documents = "(SELECT o.id FROM figures f JOIN (SELECT key, min(id) AS id FROM outcomes GROUP BY key) o \
-                     ON f.key = o.key) d";
-    let chunks = format!("{documents} JOIN chunks c ON c.doc_id = d.id");
+    joins.register("outcomes", &at(first.outcomes())).await?;
+    joins.register("chunks", &at(Dataset::Chunks)).await?;
+    joins
+        .sort("asked", "SELECT * FROM figures", &["key"])
+        .await?;
+    let earlier = "SELECT key, id FROM outcomes";
+    joins.sort("earlier", earlier, &["key", "id"]).await?;
+    let new = "asked a LEFT ANTI JOIN earlier e ON a.key = e.key";
+    let new = sums(joins, new).await?;
+    let documents = "SELECT e.id FROM asked a JOIN (SELECT key, min(id) AS id FROM earlier GROUP BY key) e \
+                     ON a.key = e.key";
+    joins.sort("documents", documents, &["id"]).await?;
+    let ids = "SELECT doc_id, chunk_id FROM chunks";
+    joins.sort("chunk_ids", ids, &["doc_id"]).await?;
+    let chunks = "SELECT c.chunk_id FROM documents d JOIN chunk_ids c ON c.doc_id = d.id";
+    joins.sort("known_chunks", chunks, &["chunk_id"]).await?;
     let mut known = Known {
-        documents: rows(ctx, documents).await?,
-        chunks: rows(ctx, &chunks).await?,
+        documents: rows(joins, "documents").await?,
+        chunks: rows(joins, "known_chunks").await?,
         queries: 0,
     };
     let has_queries = Dataset::Queries.parts(published);
     if job.expand.enabled && has_queries.is_ok_and(|parts| !parts.is_empty()) {
-        table::register(ctx, "queries", &at(Dataset::Queries)).await?;
-        let queries = format!("{chunks} JOIN queries q ON q.chunk_id = c.chunk_id");
-        known.queries = rows(ctx, &queries).await?;
+        joins.register("queries", &at(Dataset::Queries)).await?;
+        let ids = "SELECT chunk_id FROM queries";
+        joins.sort("query_chunks", ids, &["chunk_id"]).await?;
+        let queries = "known_chunks c JOIN query_chunks q ON q.chunk_id = c.chunk_id";
+        known.queries = rows(joins, queries).await?;
     }
     Ok((known, new))
-}
-
-async fn rows(ctx: &SessionContext, from: &str) -> Result<u64, DataFusionError> {
-    let batches = ctx
-        .sql(&format!("SELECT count(*) FROM {from}"))
-        .await?
-        .collect()
-        .await?;
-    let count = batches
-        .first()
-        .map(|b| b.column(0).as_primitive::<Int64Type>().value(0));
-    Ok(count.unwrap_or(0) as u64)
 }
 
 fn given_at(column: &ArrayRef, i: usize) -> Option<u64> {

@@ -2,10 +2,11 @@ use arrow::array::{
     AsArray, BooleanArray, FixedSizeBinaryArray, FixedSizeListArray, Float32Array, StringArray,
 };
 use arrow::datatypes::{Float32Type, UInt64Type};
-use datafusion::physical_plan::displayable;
 
 use super::*;
-use crate::{engine::functions::outcome::Results, job::spec::Engine, store::dataset::read_part};
+use crate::{
+    corpus, engine::functions::outcome::Results, job::spec::Engine, store::dataset::read_part,
+};
 
 const ROWS: usize = 20_000;
 const DIM: usize = 256;
@@ -81,7 +82,7 @@ fn source(folder: &Path) -> Source {
 
 /// Two shards whose rows are the source's backwards, and as many that it has not.
 fn write_candidates(path: &Path) {
-    let mut writer = PartWriter::create(path, candidates_schema()).unwrap();
+    let mut writer = PartWriter::scratch(path, candidates_schema()).unwrap();
     let wanted: Vec<usize> = (0..2 * ROWS).rev().collect();
     for (shard, rows) in wanted.chunks(ROWS).enumerate() {
         let columns: Vec<ArrayRef> = vec![
@@ -101,28 +102,20 @@ fn write_candidates(path: &Path) {
 fn rows_that_do_not_fit_the_memory_are_merged() {
     let folder = tempfile::tempdir().unwrap();
     let source = source(&folder.path().join("earlier"));
-    let candidates = folder.path().join("candidates.parquet");
-    write_candidates(&candidates);
     let engine = Engine {
         memory_mib: 8,
         ..Engine::default()
     };
     let ctx = corpus::session(&engine, &folder.path().join("spill")).unwrap();
     let runtime = tokio::runtime::Runtime::new().unwrap();
+    let joins = Joins::new(&ctx, folder.path(), "test").unwrap();
+    write_candidates(&joins.path("candidates"));
     let reused = runtime.block_on(async {
-        let ctx = corpus::joins(&ctx);
-        let frame = join(STAGE, &ctx, &candidates, &[&source], &value()).await;
-        let plan = frame.unwrap().create_physical_plan().await.unwrap();
-        let text = displayable(plan.as_ref()).indent(false).to_string();
-        assert!(
-            text.contains("SortMergeJoinExec") && !text.contains("HashJoinExec"),
-            "{text}"
-        );
-        let found = datafusion::physical_plan::execute_stream(plan, ctx.task_ctx()).unwrap();
-        Parts::new(STAGE, folder.path(), value())
-            .write(found)
-            .await
-            .unwrap()
+        let candidates = joins.path("candidates");
+        joins.register("candidates", &candidates).await.unwrap();
+        let found = join(STAGE, &joins, &[&source], &value()).await.unwrap();
+        let parts = Parts::new(STAGE, folder.path(), value());
+        parts.write(found).await.unwrap()
     });
     assert_eq!(reused, ROWS as u64);
     let mut line = 0;

@@ -210,3 +210,66 @@ impl<'a> Schedule<'a> {
             .for_each(|i| self.waiting.push_front(i));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use candle_core::quantized::GgmlDType;
+
+    use super::super::tests::{requests, tiny};
+    use super::*;
+
+    /// The answers, and how many rows were decoded together at the end. At a step, all that is running fails so.
+    fn answers(
+        decoder: &Decoder,
+        requests: &[Request],
+        failure: Option<(usize, &str)>,
+    ) -> (Vec<Answer>, usize) {
+        let encode = |(prompt, sampling): &Request| decoder.encode(prompt, sampling.max_tokens);
+        let prompts = requests.iter().map(encode).collect();
+        let mut schedule = Schedule::new(decoder, requests, prompts, None);
+        let mut prefixes = decoder.prefixes();
+        for step in 0.. {
+            if !schedule.is_unfinished() {
+                break;
+            }
+            schedule.step(&mut prefixes);
+            if let Some((at, message)) = failure
+                && at == step
+            {
+                schedule.try_apart(decoder.error(message), Vec::new());
+            }
+        }
+        let answers = schedule.answers.into_iter().map(Option::unwrap);
+        (answers.collect(), schedule.most)
+    }
+
+    const SHORTAGE: &str = "DriverError(CUDA_ERROR_OUT_OF_MEMORY, \"out of memory\")";
+
+    #[test]
+    fn what_failed_together_is_drawn_again_as_it_was() {
+        let decoder = tiny(GgmlDType::F32);
+        let requests = requests();
+        let texts = |answers: Vec<Answer>| -> Vec<Vec<Completion>> {
+            answers.into_iter().map(Result::unwrap).collect()
+        };
+        let (whole, most) = answers(&decoder, &requests, None);
+        let whole = texts(whole);
+        let rows: usize = requests.iter().map(|(_, sampling)| sampling.n).sum();
+        assert!(most >= rows);
+        for at in 0..3 {
+            let (again, halved) = answers(&decoder, &requests, Some((at, SHORTAGE)));
+            assert_eq!(texts(again), whole);
+            assert!((1..=rows / 2).contains(&halved), "{halved} of {rows}");
+            let (again, alone) = answers(&decoder, &requests, Some((at, "not a number")));
+            assert_eq!((texts(again), alone), (whole.clone(), 0));
+        }
+    }
+
+    #[test]
+    fn what_failed_alone_has_failed() {
+        let decoder = tiny(GgmlDType::F32);
+        let (alone, _) = answers(&decoder, &requests()[..1], Some((0, SHORTAGE)));
+        let message = alone[0].as_ref().unwrap_err().to_string();
+        assert!(message.contains("out of memory"), "{message}");
+    }
+}

@@ -28,7 +28,7 @@ fn load(path: &Path) -> Result<Decoder, ModelError> {
     Decoder::load(path, identity(), &settings(), &Device::Cpu)
 }
 
-fn tiny(dtype: GgmlDType) -> Decoder {
+pub(super) fn tiny(dtype: GgmlDType) -> Decoder {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("model.gguf");
     tiny::generator(&path, dtype);
@@ -57,7 +57,7 @@ fn sampling(n: usize, temperature: f32, seed: u64) -> Sampling {
     }
 }
 
-fn requests() -> Vec<(Prompt, Sampling)> {
+pub(super) fn requests() -> Vec<(Prompt, Sampling)> {
     let passages = [
         "the water system of a city",
         "energy",
