@@ -65,6 +65,20 @@ fn a_text_that_is_not_utf8() {
 }
 
 #[test]
+fn a_precision_that_the_device_has_not() {
+    let place = Place::new(&documents());
+    let set = ["models.device=cpu", "models.embedder.precision=f16"];
+    let set = set.map(|s| ["--set", s]).concat();
+    let words = [
+        "device cpu: f16 is not for it",
+        "models.embedder.precision",
+        "\"int8\"",
+    ];
+    refused(&place, 2, &set, &words);
+    assert!(!place.path("out/generations").exists(), "it was begun");
+}
+
+#[test]
 fn a_generator_of_another_architecture() {
     let place = Place::new(&documents());
     let path = place.path("qwen2.gguf");

@@ -61,6 +61,27 @@ fn corpus(place: &Place, rows: &[Row]) {
 }
 
 #[test]
+fn a_folder_whose_name_looks_like_a_pattern() {
+    let mut rows = documents();
+    let place = Place::new(&rows);
+    let output = "out [1] *?#%20";
+    let set = ["--set", &format!("output.path={output}")];
+    place.build_expecting(0, &set);
+    rows.push(row(
+        "stars",
+        "Stars",
+        "Stars burn hydrogen. They are far away.",
+    ));
+    corpus(&place, &rows);
+    place.build_expecting(0, &set);
+    let run = place.path(output).join("generations/2/run.json");
+    let run: Value = serde_json::from_slice(&fs::read(run).unwrap()).unwrap();
+    let chunks = &run["stages"]["chunks"];
+    assert_eq!(chunks["computed"], 1);
+    assert_eq!(chunks["reused"], documents().len());
+}
+
+#[test]
 fn an_unchanged_job_does_nothing() {
     let place = Place::new(&documents());
     place.build_expecting(0, &[]);

@@ -78,9 +78,10 @@ fn check(args: &ModelsCheckArgs) -> anyhow::Result<ExitStatus> {
     describe(&mut out, "embedder", embedder.identity())?;
     writeln!(
         out,
-        "  vectors of {}, texts of up to {} tokens, on {}",
+        "  vectors of {}, texts of up to {} tokens, in {} on {}",
         embedder.dim(),
         embedder.max_text_tokens(),
+        models.precision(),
         models.device()
     )?;
     if models.has_generator() {

@@ -129,7 +129,8 @@ pub fn run(args: SearchArgs) -> anyhow::Result<ExitStatus> {
         check_ids(&queries)?;
     }
     let out = Out::create(args.out.as_deref())?;
-    let (answers, passages) = guarded((&generation, &manifest), || {
+    let mode = args.mode(&manifest);
+    let (answers, passages) = guarded((&generation, &manifest, mode), || {
         let answers = answers(&args, &generation, &manifest, &queries)?;
         let passages = match format {
             SearchFormat::Trec => Passages::new(),
@@ -157,11 +158,11 @@ pub fn run(args: SearchArgs) -> anyhow::Result<ExitStatus> {
 
 /// The libraries that read an index assert on some damage, which is told like the other kinds.
 fn guarded<T>(
-    (generation, manifest): (&Path, &Manifest),
+    (generation, manifest, mode): (&Path, &Manifest, Mode),
     read: impl FnOnce() -> anyhow::Result<T>,
 ) -> anyhow::Result<T> {
     catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|panic| {
-        check_files(generation, manifest, Mode::Hybrid, true)?;
+        check_files(generation, manifest, mode, true)?;
         resume_unwind(panic)
     })
 }
@@ -173,9 +174,7 @@ fn answers(
     manifest: &Manifest,
     queries: &[TestQuery],
 ) -> anyhow::Result<Vec<Vec<Found>>> {
-    let mode = args
-        .mode
-        .map_or_else(|| default_mode(manifest), SearchMode::mode);
+    let mode = args.mode(manifest);
     let embedder = match mode {
         Mode::Sparse => None,
         Mode::Hybrid | Mode::Dense => Some(embedder(manifest, args)?),
@@ -227,6 +226,11 @@ impl SearchArgs {
             query_id: "1".into(),
             text: self.query.clone().unwrap_or_default(),
         }])
+    }
+
+    fn mode(&self, manifest: &Manifest) -> Mode {
+        self.mode
+            .map_or_else(|| default_mode(manifest), SearchMode::mode)
     }
 
     fn format(&self) -> SearchFormat {

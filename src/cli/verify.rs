@@ -180,6 +180,13 @@ impl Report {
                 n => format!("{n} findings"),
             },
         )?;
+        if self.findings.iter().any(|finding| finding.check != "model") {
+            writeln!(
+                out,
+                "`intendex build --from` and its first stage makes a new generation, taking nothing over; `intendex \
+                 rollback` returns to an earlier one"
+            )?;
+        }
         Ok(())
     }
 }

@@ -75,7 +75,7 @@ pub fn build(
     let writer = Output::new(&job.output.path).lock(job_name(job))?;
     let published = writer.published()?;
     let input = Input::open(job)?;
-    let plan = fingerprints.plan(job, &input.scan.fingerprint());
+    let plan = fingerprints.plan(job, &input.scan.fingerprint(), models.write_slowly());
     if !options.restart
         && options.from.is_none()
         && !output.is_unpublished(&plan)
@@ -228,7 +228,9 @@ impl Build<'_> {
         if !self.building.journal.is_done(ingest::STAGE, None) {
             let mut tally = Tally::default();
             let meter = Meter::start();
-            ingest::documents(scan, self.job, &folder, &mut tally, &*self.progress).await?;
+            let most = self.job.engine.shard_documents(self.models.write_slowly());
+            let into = (folder.as_path(), most);
+            ingest::documents(scan, self.job, into, &mut tally, &*self.progress).await?;
             meter.stop(&mut tally);
             self.building.journal.record(ingest::STAGE, None, tally)?;
             self.check_failures()?;

@@ -75,8 +75,8 @@ impl Fingerprints {
         }
     }
 
-    /// Everything a generation depends on.
-    pub fn plan(&self, job: &Job, corpus_files: &str) -> String {
+    /// Everything a generation depends on. `slowly`: how a generator writes, which decides the shards.
+    pub fn plan(&self, job: &Job, corpus_files: &str, slowly: bool) -> String {
         let parts = (
             &self.by_name(),
             &job.corpus,
@@ -86,7 +86,7 @@ impl Fingerprints {
             &job.dense,
         );
         let shards = (
-            job.engine.shard_documents,
+            job.engine.shard_documents(slowly),
             job.engine.shard_bytes,
             job.output.vectors,
         );

@@ -25,11 +25,11 @@ use crate::{
 /// The documents stage's name in the journal and in run.json.
 pub const STAGE: &str = "documents";
 
-/// Writes the documents of the corpus as shards and its rejected rows as failures.
+/// Writes the documents of the corpus as shards of at most so many, and its rejected rows as failures.
 pub async fn documents(
     scan: &CorpusScan,
     job: &Job,
-    generation: &Path,
+    (generation, most): (&Path, usize),
     tally: &mut Tally,
     progress: &dyn Progress,
 ) -> Result<(), EngineError> {
@@ -39,7 +39,8 @@ pub async fn documents(
         .fields()
         .iter()
         .filter(|f| job.corpus.passthrough.contains(f.name()));
-    let mut shards = Shards::new(job, generation, &passthrough.cloned().collect::<Vec<_>>());
+    let passthrough: Vec<FieldRef> = passthrough.cloned().collect();
+    let mut shards = Shards::new((generation, &passthrough), (most, job.engine.shard_bytes));
     let mut failures = quarantine::Writer::new(generation, STAGE);
     let mut first = None;
     let mut batches = std::pin::pin!(scan.stream().await?);
@@ -84,12 +85,15 @@ struct Shards<'a> {
 }
 
 impl<'a> Shards<'a> {
-    fn new(job: &Job, generation: &'a Path, passthrough: &[FieldRef]) -> Self {
+    fn new(
+        (generation, passthrough): (&'a Path, &[FieldRef]),
+        (most_rows, most_bytes): (usize, usize),
+    ) -> Self {
         Self {
             generation,
             schema: schema::schema(Dataset::Documents, passthrough, (VectorType::F32, 0)),
-            most_rows: job.engine.shard_documents,
-            most_bytes: job.engine.shard_bytes,
+            most_rows,
+            most_bytes,
             count: 0,
             total: 0,
             open: None,

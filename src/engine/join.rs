@@ -15,14 +15,13 @@ use datafusion::{
     config::ConfigOptions,
     error::{DataFusionError, Result},
     execution::{SendableRecordBatchStream, SessionStateBuilder},
-    logical_expr::SortExpr,
     physical_optimizer::PhysicalOptimizerRule,
     physical_plan::{
         ExecutionPlan, displayable, execute_stream,
         joins::{HashJoinExec, SortMergeJoinExec},
         sorts::sort::SortExec,
     },
-    prelude::{ParquetReadOptions, SessionContext, ident},
+    prelude::SessionContext,
 };
 use futures::StreamExt;
 
@@ -78,7 +77,7 @@ impl Joins {
 
     /// Makes a Parquet file, or all files of a folder, the table of this name.
     pub async fn register(&self, table: &str, path: &Path) -> Result<(), EngineError> {
-        let registered = table::register(&self.ctx, table, path).await;
+        let registered = table::register(&self.ctx, table, path, &[]).await;
         registered.map_err(self.failed())
     }
 
@@ -93,10 +92,7 @@ impl Joins {
             writer.write(&batch.map_err(self.failed())?)?;
         }
         writer.finish()?;
-        let order: Vec<SortExpr> = order.iter().map(|c| ident(*c).sort(true, true)).collect();
-        let options = ParquetReadOptions::default().file_sort_order(vec![order]);
-        let path = path.to_string_lossy();
-        let registered = self.ctx.register_parquet(table, path, options).await;
+        let registered = table::register(&self.ctx, table, &path, order).await;
         registered.map_err(self.failed())
     }
 
@@ -105,7 +101,7 @@ impl Joins {
         let frame = self.ctx.sql(sql).await.map_err(self.failed())?;
         let plan = frame.create_physical_plan().await.map_err(self.failed())?;
         debug_assert!(
-            sorts(plan.as_ref()) <= 1,
+            count::<SortExec>(plan.as_ref()) <= 1 && count::<HashJoinExec>(plan.as_ref()) == 0,
             "{}",
             displayable(plan.as_ref()).indent(false)
         );
@@ -127,9 +123,11 @@ impl Joins {
     }
 }
 
-fn sorts(plan: &dyn ExecutionPlan) -> usize {
-    let below: usize = plan.children().iter().map(|p| sorts(p.as_ref())).sum();
-    below + usize::from(plan.downcast_ref::<SortExec>().is_some())
+/// How many of a plan's nodes are of this kind.
+fn count<Node: ExecutionPlan>(plan: &dyn ExecutionPlan) -> usize {
+    let children = plan.children();
+    let below: usize = children.iter().map(|p| count::<Node>(p.as_ref())).sum();
+    below + usize::from(plan.downcast_ref::<Node>().is_some())
 }
 
 /// Makes every join a merge of sorted sides. DataFusion 55 plans those for several partitions only; in one partition

@@ -13,8 +13,12 @@ use crate::{
     job::spec,
     model::{
         Completion, Embed, Embedded, Generate, LogProb, ModelError, ModelIdentity, Prompt,
-        Sampling, Score, TextKind, bert::BertEmbedder, decoder::Decoder, device::device,
-        http::HttpGenerator, source,
+        Sampling, Score, TextKind,
+        bert::{BertEmbedder, number_type},
+        decoder::Decoder,
+        device::device,
+        http::HttpGenerator,
+        source,
     },
 };
 
@@ -56,6 +60,9 @@ impl Models {
     pub fn find(settings: &spec::Models, generator: bool) -> Result<Self, ModelError> {
         let embedder_source = source::embedder(&settings.embedder, settings.offline)?;
         let generator_settings = settings.generator.clone().filter(|_| generator);
+        let device_name = &settings.device;
+        let device = device(device_name)?;
+        number_type(settings.embedder.numbers(!device.is_cpu()), &device)?;
         let mut generator_source = None;
         let mut server = None;
         match &generator_settings {
@@ -69,8 +76,8 @@ impl Models {
             generator_settings,
             generator_source,
             server,
-            device: device(&settings.device)?,
-            device_name: settings.device.clone(),
+            device,
+            device_name: device_name.clone(),
             embedder: OnceLock::new(),
             decoder: OnceLock::new(),
             busy: Clock::default(),
@@ -93,6 +100,11 @@ impl Models {
         self.inner.generator_settings.is_some()
     }
 
+    /// Whether a generator takes seconds for a document: one that is not on a GPU of this machine.
+    pub fn write_slowly(&self) -> bool {
+        self.has_generator() && (self.inner.server.is_some() || self.inner.device.is_cpu())
+    }
+
     /// Where the models run: `cpu`, or a GPU.
     pub fn device(&self) -> String {
         match &self.inner.device {
@@ -100,6 +112,12 @@ impl Models {
             _ if self.inner.device_name == "auto" => "cuda:0".into(),
             _ => self.inner.device_name.clone(),
         }
+    }
+
+    /// The number type of the embedder's weights.
+    pub fn precision(&self) -> spec::Precision {
+        let on_gpu = !self.inner.device.is_cpu();
+        self.inner.embedder_settings.numbers(on_gpu)
     }
 
     pub fn embedder(&self) -> Result<Arc<dyn Embed>, ModelError> {

@@ -78,12 +78,13 @@ pub struct StagePlan {
 pub fn plan(job: &Job) -> Result<Plan, EngineError> {
     let (models, fingerprints) = identify(job)?;
     let runtime = Runtime::new().map_err(EngineError::Runtime)?;
-    let folder = std::env::temp_dir();
+    let spill = job.engine.spill.clone().filter(|folder| folder.is_dir());
+    let folder = spill.unwrap_or_else(std::env::temp_dir);
     let scratch = tempfile::tempdir_in(&folder).map_err(StoreError::io(&folder))?;
     let ctx = corpus::session(&job.engine, scratch.path())
         .map_err(EngineError::during("the folder for temporary files"))?;
     let scan = runtime.block_on(corpus::open(&ctx, &job.corpus))?;
-    let fingerprint = fingerprints.plan(job, &scan.fingerprint());
+    let fingerprint = fingerprints.plan(job, &scan.fingerprint(), models.write_slowly());
     let output = Output::new(&job.output.path);
     output.check_owner(job_name(job))?;
     let published = output.published()?;

@@ -133,6 +133,22 @@ pub async fn find(
     sources: &[&Source],
     tally: &mut Tally,
 ) -> Result<(), EngineError> {
+    // What an earlier try left takes room.
+    remove(generation, stage)?;
+    let found = find_all(stage, ctx, (generation, shards), sources, tally).await;
+    if found.is_err() {
+        remove(generation, stage)?;
+    }
+    found
+}
+
+async fn find_all(
+    stage: Stage,
+    ctx: &SessionContext,
+    (generation, shards): (&Path, usize),
+    sources: &[&Source],
+    tally: &mut Tally,
+) -> Result<(), EngineError> {
     let what = format!("stage {}, earlier rows", stage.name());
     let joins = Joins::new(ctx, &folder(generation, stage), what)?;
     let candidates = joins.path("candidates");
@@ -247,33 +263,8 @@ async fn join(
     sources: &[&Source],
     value: &DataType,
 ) -> Result<SendableRecordBatchStream, EngineError> {
-    let (parent, place) = parent_and_place(stage);
     let own = columns(value);
-    let short = match own.iter().any(|c| c == "text") {
-        true => format!(" WHERE octet_length(text) <= {LONGEST_TEXT}"),
-        false => String::new(),
-    };
-    let mut outcomes = Vec::new();
-    let mut rows = Vec::new();
-    for (n, source) in sources.iter().enumerate() {
-        let at = |dataset: Dataset| source.folder.join(dataset.folder());
-        let names = [format!("outcomes_{n}"), format!("rows_{n}")];
-        joins.register(&names[0], &at(stage.outcomes())).await?;
-        joins.register(&names[1], &at(stage.output())).await?;
-        let own: String = own
-            .iter()
-            .map(|c| format!(", \"{c}\" AS \"{PREFIX}{c}\""))
-            .collect();
-        outcomes.push(format!(
-            "SELECT {n} AS source, id AS parent, key, rows, tokens, truncated, skipped FROM {}",
-            names[0]
-        ));
-        rows.push(format!(
-            "SELECT {n} AS source, {parent} AS parent, {place} AS place{own} FROM {}{short}",
-            names[1]
-        ));
-    }
-    let (outcomes, rows) = (outcomes.join(" UNION ALL "), rows.join(" UNION ALL "));
+    let (outcomes, rows) = earlier(stage, joins, sources, &own).await?;
     let by_key = ["key", "source", "parent"];
     joins.sort("outcomes", &outcomes, &by_key).await?;
     let candidates = "SELECT * FROM candidates";
@@ -293,4 +284,39 @@ async fn join(
          ORDER BY m.shard, m.line, p.place"
     );
     joins.stream(&found).await
+}
+
+/// Statements for what the sources say became of each row of their inputs, its id as `parent`, and for the rows that
+/// came of it, in their `place`; `own` are the latter's columns.
+async fn earlier(
+    stage: Stage,
+    joins: &Joins,
+    sources: &[&Source],
+    own: &[String],
+) -> Result<(String, String), EngineError> {
+    let (parent, place) = parent_and_place(stage);
+    let short = match own.iter().any(|c| c == "text") {
+        true => format!(" WHERE octet_length(text) <= {LONGEST_TEXT}"),
+        false => String::new(),
+    };
+    let own: String = own
+        .iter()
+        .map(|c| format!(", \"{c}\" AS \"{PREFIX}{c}\""))
+        .collect();
+    let (mut outcomes, mut rows) = (Vec::new(), Vec::new());
+    for (n, source) in sources.iter().enumerate() {
+        let at = |dataset: Dataset| source.folder.join(dataset.folder());
+        let names = [format!("outcomes_{n}"), format!("rows_{n}")];
+        joins.register(&names[0], &at(stage.outcomes())).await?;
+        joins.register(&names[1], &at(stage.output())).await?;
+        outcomes.push(format!(
+            "SELECT {n} AS source, id AS parent, key, rows, tokens, truncated, skipped FROM {}",
+            names[0]
+        ));
+        rows.push(format!(
+            "SELECT {n} AS source, {parent} AS parent, {place} AS place{own} FROM {}{short}",
+            names[1]
+        ));
+    }
+    Ok((outcomes.join(" UNION ALL "), rows.join(" UNION ALL ")))
 }

@@ -151,7 +151,8 @@ pub async fn run(
 /// The columns of a documents part beyond its own: those the job passes through.
 pub async fn passthrough(ctx: &SessionContext, part: &Path) -> Result<Vec<FieldRef>, EngineError> {
     let failed = EngineError::in_stage(ingest::STAGE, 0);
-    table::register(ctx, "input", part).await.map_err(&failed)?;
+    let registered = table::register(ctx, "input", part, &[]).await;
+    registered.map_err(&failed)?;
     let table = ctx.table("input").await.map_err(&failed)?;
     let own = schema::schema(Dataset::Documents, &[], (VectorType::F32, 0))
         .fields()

@@ -4,16 +4,37 @@ use std::path::Path;
 
 use datafusion::{
     error::DataFusionError,
-    prelude::{ParquetReadOptions, SessionContext},
+    logical_expr::SortExpr,
+    prelude::{ParquetReadOptions, SessionContext, ident},
 };
+use url::Url;
 
-/// Makes a part, or all parts of a dataset's folder, the table of this name, in place of an earlier one.
+/// Makes a part, or all parts of a dataset's folder, the table of this name, in place of an earlier one. Its rows are
+/// known to be in the order of these columns, nulls first.
 pub async fn register(
     ctx: &SessionContext,
     name: &str,
     path: &Path,
+    order: &[&str],
 ) -> Result<(), DataFusionError> {
     ctx.deregister_table(name)?;
-    ctx.register_parquet(name, path.to_string_lossy(), ParquetReadOptions::default())
+    let order: Vec<SortExpr> = order.iter().map(|c| ident(*c).sort(true, true)).collect();
+    let options = ParquetReadOptions::default().file_sort_order(match order.is_empty() {
+        true => Vec::new(),
+        false => vec![order],
+    });
+    ctx.register_parquet(name, url(path)?.as_str(), options)
         .await
+}
+
+/// In a path as such, `[`, `*` and `?` would stand for other characters.
+fn url(path: &Path) -> Result<Url, DataFusionError> {
+    let path = std::path::absolute(path)?;
+    let url = match path.is_dir() {
+        true => Url::from_directory_path(&path),
+        false => Url::from_file_path(&path),
+    };
+    url.map_err(|()| {
+        DataFusionError::Execution(format!("{} cannot be written as a URL", path.display()))
+    })
 }

@@ -290,7 +290,8 @@ const MOST_THREADS: usize = 1024;
 
 fn engine(job: &Job, rules: &mut Rules) {
     let engine = &job.engine;
-    rules.at_least_one("engine.shard_documents", engine.shard_documents);
+    let documents = engine.shard_documents.unwrap_or(usize::MAX);
+    rules.at_least_one("engine.shard_documents", documents);
     rules.at_least_one("engine.shard_bytes", engine.shard_bytes);
     rules.require(
         engine.memory_mib >= 64,

@@ -128,6 +128,15 @@ pub enum Precision {
     Int8,
 }
 
+impl Precision {
+    pub fn usual(on_gpu: bool) -> Self {
+        match on_gpu {
+            true => Precision::F16,
+            false => Precision::F32,
+        }
+    }
+}
+
 impl std::fmt::Display for Precision {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
@@ -154,12 +163,7 @@ impl Embedder {
 
     /// The number type that is used.
     pub fn numbers(&self, on_gpu: bool) -> Precision {
-        let usual = if on_gpu {
-            Precision::F16
-        } else {
-            Precision::F32
-        };
-        self.precision.unwrap_or(usual)
+        self.precision.unwrap_or(Precision::usual(on_gpu))
     }
 }
 
@@ -431,8 +435,9 @@ impl Default for Dense {
 pub struct Engine {
     /// Threads; 0 means one per core.
     pub threads: usize,
-    /// Most documents in a shard, the unit of resume.
-    pub shard_documents: usize,
+    /// Most documents in a shard, the unit of resume; default: 2,000, or 100 where a generator writes for them that is
+    /// not on a GPU of this machine.
+    pub shard_documents: Option<usize>,
     /// Most bytes of text in a shard.
     pub shard_bytes: usize,
     /// Memory DataFusion may use before it spills, in MiB.
@@ -450,13 +455,21 @@ impl Default for Engine {
     fn default() -> Self {
         Self {
             threads: 0,
-            shard_documents: 2000,
+            shard_documents: None,
             shard_bytes: 32 << 20,
             memory_mib: 128,
             spill: None,
             seed: 42,
             max_failures: None,
         }
+    }
+}
+
+impl Engine {
+    /// Most documents in a shard. Where a generator takes seconds for each of them, a kill must not cost hours.
+    pub fn shard_documents(&self, slowly: bool) -> usize {
+        let usual = if slowly { 100 } else { 2000 };
+        self.shard_documents.unwrap_or(usual)
     }
 }
 

@@ -23,6 +23,7 @@ use self::reader::{Input, Reader};
 use self::run::run;
 pub use self::terms::{TermWeigher, TermWeight, WeighedTerms};
 use self::weights::Weights;
+pub use self::weights::number_type;
 use super::{Embed, Embedded, ModelError, ModelIdentity, TextKind, Vectors, tokenizer};
 use crate::job::spec;
 
@@ -64,7 +65,7 @@ impl BertEmbedder {
                 options.max_tokens
             )));
         }
-        let mut weights = Weights::open(folder, settings.precision, device)?;
+        let mut weights = Weights::open(folder, settings.numbers(!device.is_cpu()), device)?;
         Ok(Self {
             identity,
             encoder: Encoder::load(&mut weights, &config, device)?,

@@ -116,7 +116,11 @@ impl PartWriter {
     /// For a file of any length that is gone when its stage ends: a shard's rows are bounded, these are not, and a
     /// group of them is held until it is whole.
     pub fn scratch(path: &Path, schema: SchemaRef) -> Result<Self, StoreError> {
-        let properties = properties().set_max_row_group_bytes(Some(SCRATCH_GROUP_BYTES));
+        let properties = WriterProperties::builder()
+            .set_compression(Compression::LZ4_RAW)
+            .set_dictionary_enabled(false)
+            .set_statistics_enabled(EnabledStatistics::None)
+            .set_max_row_group_bytes(Some(SCRATCH_GROUP_BYTES));
         Self::open(path, schema, properties.build())
     }
 

@@ -239,9 +239,9 @@ async fn known(
     let at = |dataset: Dataset| published.join(dataset.folder());
     joins.register("outcomes", &at(first.outcomes())).await?;
     joins.register("chunks", &at(Dataset::Chunks)).await?;
-    joins
-        .sort("asked", "SELECT * FROM figures", &["key"])
-        .await?;
+    let figures = "SELECT * FROM figures";
+    joins.sort("asked", figures, &["key"]).await?;
+    joins.remove(&["figures"])?;
     let earlier = "SELECT key, id FROM outcomes";
     joins.sort("earlier", earlier, &["key", "id"]).await?;
     let new = "asked a LEFT ANTI JOIN earlier e ON a.key = e.key";
@@ -249,6 +249,7 @@ async fn known(
     let documents = "SELECT e.id FROM asked a JOIN (SELECT key, min(id) AS id FROM earlier GROUP BY key) e \
                      ON a.key = e.key";
     joins.sort("documents", documents, &["id"]).await?;
+    joins.remove(&["asked", "earlier"])?;
     let ids = "SELECT doc_id, chunk_id FROM chunks";
     joins.sort("chunk_ids", ids, &["doc_id"]).await?;
     let chunks = "SELECT c.chunk_id FROM documents d JOIN chunk_ids c ON c.doc_id = d.id";
@@ -258,6 +259,7 @@ async fn known(
         chunks: rows(joins, "known_chunks").await?,
         queries: 0,
     };
+    joins.remove(&["documents", "chunk_ids"])?;
     let has_queries = Dataset::Queries.parts(published);
     if job.expand.enabled && has_queries.is_ok_and(|parts| !parts.is_empty()) {
         joins.register("queries", &at(Dataset::Queries)).await?;

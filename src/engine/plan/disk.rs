@@ -6,7 +6,8 @@ use crate::{
     store::{Dataset, manifest::FileSummary},
 };
 
-/// Copies of a stage's earlier rows while they are taken over: sorted by key, sorted by row, and as found.
+/// Copies of a stage's earlier rows while they are taken over: sorted into a file, as found in runs that are merged,
+/// and as taken.
 const COPIES: u64 = 3;
 
 /// What a generation takes.

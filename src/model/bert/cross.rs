@@ -10,6 +10,7 @@ use super::encoder::{Encoder, Linear, Sequence};
 use super::reader::Reader;
 use super::run::run;
 use super::weights::Weights;
+use crate::job::spec::Precision;
 use crate::model::{ModelError, ModelIdentity};
 
 /// A BERT model with a classification head of one class.
@@ -30,7 +31,7 @@ impl CrossEncoder {
     ) -> std::result::Result<Self, ModelError> {
         let config = Config::read(folder)?;
         let reader = Reader::open(folder, &config, config.max_position_embeddings)?;
-        let mut weights = Weights::open(folder, None, device)?;
+        let mut weights = Weights::open(folder, Precision::usual(!device.is_cpu()), device)?;
         if !weights.has("classifier.weight") {
             return Err(weights.error(
                 "tensor classifier.weight is missing; a cross-encoder has a classification head",

@@ -9,6 +9,7 @@ use super::encoder::{Encoder, Linear, Norm, Sequence, activate};
 use super::reader::Reader;
 use super::run::run;
 use super::weights::Weights;
+use crate::job::spec::Precision;
 use crate::model::{ModelError, ModelIdentity};
 
 /// Terms whose logits are computed at once, for all tokens of a text.
@@ -57,7 +58,7 @@ impl TermWeigher {
         const HEAD: &str = "cls.predictions";
         let config = Config::read(folder)?;
         let reader = Reader::open(folder, &config, config.max_position_embeddings)?;
-        let mut weights = Weights::open(folder, None, device)?;
+        let mut weights = Weights::open(folder, Precision::usual(!device.is_cpu()), device)?;
         let (hidden, vocabulary) = (config.hidden_size, config.vocab_size);
         let transform = format!("{HEAD}.transform.dense");
         if !weights.has(&format!("{transform}.weight")) {

@@ -23,13 +23,29 @@ pub struct Weights {
     int8: bool,
 }
 
+/// The type of the weights' numbers in memory. The error says that this precision is not for this device.
+pub fn number_type(precision: Precision, device: &Device) -> Result<DType, ModelError> {
+    match (precision, device.is_cpu()) {
+        (Precision::F32, _) | (Precision::Int8, true) => Ok(DType::F32),
+        (Precision::F16, false) => Ok(DType::F16),
+        (Precision::Bf16, false) => Ok(DType::BF16),
+        (precision, on_cpu) => {
+            let (name, others) = match on_cpu {
+                true => ("cpu", "\"f32\" or \"int8\""),
+                false => ("cuda", "\"f32\", \"f16\" or \"bf16\""),
+            };
+            Err(ModelError::Device {
+                name: name.into(),
+                message: format!(
+                    "{precision} is not for it; set models.embedder.precision to {others}"
+                ),
+            })
+        }
+    }
+}
+
 impl Weights {
-    /// `precision`: f32 on the CPU and f16 on a GPU unless it is given.
-    pub fn open(
-        folder: &Path,
-        precision: Option<Precision>,
-        device: &Device,
-    ) -> Result<Self, ModelError> {
+    pub fn open(folder: &Path, precision: Precision, device: &Device) -> Result<Self, ModelError> {
         let path = folder.join("model.safetensors");
         let fail = |message: String| ModelError::File {
             path: path.clone(),
@@ -40,21 +56,7 @@ impl Weights {
                 "not found; use a model published as safetensors, or convert it".into(),
             ));
         }
-        let dtype = match (precision, device.is_cpu()) {
-            (None | Some(Precision::F32 | Precision::Int8), true) => DType::F32,
-            (Some(Precision::F32), false) => DType::F32,
-            (None | Some(Precision::F16), false) => DType::F16,
-            (Some(Precision::Bf16), false) => DType::BF16,
-            (Some(precision), on_cpu) => {
-                let (place, others) = match on_cpu {
-                    true => ("the CPU", "\"f32\" or \"int8\""),
-                    false => ("a GPU", "\"f32\", \"f16\" or \"bf16\""),
-                };
-                return Err(fail(format!(
-                    "{precision} is not for {place}; set models.embedder.precision to {others}"
-                )));
-            }
-        };
+        let dtype = number_type(precision, device)?;
         let tensors = candle_core::safetensors::load(&path, device).map_err(|e| {
             fail(format!(
                 "not a safetensors file, or a truncated one ({e}); fetch it again"
@@ -70,14 +72,14 @@ impl Weights {
             tensors,
             prefix,
             dtype,
-            int8: precision == Some(Precision::Int8),
+            int8: precision == Precision::Int8,
         })
     }
 
     /// In another type than the CPU's pass takes.
     #[cfg(test)]
     pub fn in_dtype(folder: &Path, dtype: DType) -> Self {
-        let weights = Self::open(folder, None, &Device::Cpu);
+        let weights = Self::open(folder, Precision::F32, &Device::Cpu);
         Self {
             dtype,
             ..weights.unwrap()
