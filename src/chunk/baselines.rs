@@ -2,7 +2,21 @@
 
 use std::ops::Range;
 
+use crate::model::Embed;
+
+use super::ChunkError;
+use super::cut::cut;
 use super::unit::Units;
+
+/// Bytes of windows of at most `target` tokens that end between words.
+pub(super) fn windows(
+    text: &str,
+    target: usize,
+    embedder: &dyn Embed,
+) -> Result<Vec<Range<usize>>, ChunkError> {
+    let windows = cut(text, target, embedder)?;
+    Ok(windows.into_iter().map(|(range, _)| range).collect())
+}
 
 /// Whole sentences up to `target` tokens.
 pub(super) fn fixed(units: &Units, target: usize, cap: usize) -> Vec<Range<usize>> {

@@ -5,10 +5,12 @@
 //! embedder sees it, and a chunk found above the cap is cut again.
 
 mod baselines;
+mod coherence;
 mod cut;
 pub mod dp;
 mod fit;
 pub mod objective;
+mod recursive;
 mod serve;
 mod tokens;
 mod unit;
@@ -25,6 +27,7 @@ use crate::model::{Embed, ModelError, TextKind, Vectors};
 use crate::text::{CodePoints, analyse};
 
 use objective::Paper;
+pub use tokens::offsets as token_offsets;
 use unit::Units;
 
 /// Texts in one call of the embedder, which sorts and batches them inside.
@@ -71,8 +74,9 @@ pub struct Chunked {
 /// tokens than `params.max_tokens` or than a vector can see. The one exception are the windows of `sliding`, which
 /// overlap and together cover the text. A text of white space has no chunks.
 ///
-/// - No method cuts inside a code block or a table that fits under the cap, nor right after a heading unless nothing
-///   follows it or the cap (for `intent`, also `max_sentences`) leaves no other way.
+/// - No method but `tokens` and `recursive`, which do not know of them, cuts inside a code block or a table that fits under
+///   the cap, nor right after a heading unless nothing follows it or the cap (for `intent`, also `max_sentences`) leaves no
+///   other way.
 /// - `intent` with no intents, or with a single sentence, is `paragraph`.
 /// - The sentences are embedded only if there are intents; these are then assigned to chunks whatever the method.
 pub fn chunk(
@@ -92,22 +96,42 @@ pub fn chunk(
         });
     }
     let analysis = analyse(text);
-    let units = Units::new(text, &analysis, cap, embedder)?;
+    let target = params.target_tokens.clamp(1, cap);
+    let given = match params.method {
+        ChunkMethod::Tokens => Some(baselines::windows(text, target, embedder)?),
+        ChunkMethod::Recursive => Some(recursive::split(text, target, embedder)?),
+        _ => None,
+    };
+    let units = match &given {
+        Some(ranges) => Units::given(text, &analysis, ranges, cap, embedder)?,
+        None => Units::new(text, &analysis, cap, embedder)?,
+    };
     let intents = serve::distinct(intents);
-    let vectors = match intents.is_empty() || units.is_empty() {
+    let by_meaning = matches!(params.method, ChunkMethod::Coherence | ChunkMethod::Cluster);
+    let vectors = match (intents.is_empty() && !by_meaning) || units.is_empty() {
         true => None,
         false => Some(Embedding::new(text, &units, &intents, embedder)?),
     };
 
-    let target = params.target_tokens.clamp(1, cap);
-    let by_intent = vectors.as_ref().filter(|_| units.len() > 1);
-    let spans = match (params.method, by_intent) {
-        (ChunkMethod::Intent, Some(vectors)) => by_objective(&units, vectors, cap, params),
-        (ChunkMethod::Intent, None) | (ChunkMethod::Paragraph, _) => {
-            baselines::paragraph(&units, target, cap)
+    let by_intent = vectors
+        .as_ref()
+        .filter(|_| units.len() > 1 && !intents.is_empty());
+    let spans = match (params.method, &vectors) {
+        (ChunkMethod::Intent, Some(vectors)) if by_intent.is_some() => {
+            by_objective(&units, vectors, cap, params)
+        }
+        (ChunkMethod::Coherence, Some(vectors)) => {
+            coherence::tile(&units, &vectors.sentences, target)
+        }
+        (ChunkMethod::Cluster, Some(vectors)) => {
+            coherence::cluster(&units, &vectors.sentences, target, cap)
         }
         (ChunkMethod::Fixed, _) => baselines::fixed(&units, target, cap),
         (ChunkMethod::Sliding, _) => baselines::sliding(&units, target, params.overlap_tokens, cap),
+        (ChunkMethod::Tokens | ChunkMethod::Recursive, _) => {
+            (0..units.len()).map(|i| i..i + 1).collect()
+        }
+        _ => baselines::paragraph(&units, target, cap),
     };
     let spans = fit::fit(text, &units, spans, cap, embedder)?;
 

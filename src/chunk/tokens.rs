@@ -8,7 +8,7 @@ const WINDOW: usize = 1 << 16;
 
 /// Byte ranges of the tokens of `text`; a text longer than a window is tokenised in parts that end at white space
 /// where there is any.
-pub(super) fn offsets(text: &str, embedder: &dyn Embed) -> Result<Vec<(usize, usize)>, ModelError> {
+pub fn offsets(text: &str, embedder: &dyn Embed) -> Result<Vec<(usize, usize)>, ModelError> {
     let mut offsets = Vec::new();
     let mut start = 0;
     while start < text.len() {

@@ -55,8 +55,46 @@ impl Units {
             .map(|sentences| units_of_block(text, sentences, analysis, cap, embedder))
             .collect::<Result<_, _>>()?;
         let cut = parts.iter().map(|(_, cut)| cut).sum();
-        let list: Vec<Unit> = parts.into_iter().flat_map(|(units, _)| units).collect();
+        let list = parts.into_iter().flat_map(|(units, _)| units).collect();
+        Self::of(text, analysis, list, cut, embedder)
+    }
 
+    /// Units that are chunks already: these ranges of `text`, those above the cap cut.
+    pub fn given(
+        text: &str,
+        analysis: &Analysis,
+        ranges: &[Range<usize>],
+        cap: usize,
+        embedder: &dyn Embed,
+    ) -> Result<Self, ChunkError> {
+        let (mut list, mut cuts) = (Vec::new(), 0);
+        for range in ranges {
+            let part = text[range.clone()].trim_end();
+            let start = range.start + part.len() - part.trim_start().len();
+            let block = analysis.blocks.partition_point(|block| block.end <= start);
+            let parts = match part.trim_start() {
+                "" => Vec::new(),
+                part => cut(part, cap, embedder)?,
+            };
+            cuts += usize::from(parts.len() > 1);
+            list.extend(parts.into_iter().map(|(part, tokens)| Unit {
+                start: start + part.start,
+                end: start + part.end,
+                tokens,
+                block,
+                heading: false,
+            }));
+        }
+        Self::of(text, analysis, list, cuts, embedder)
+    }
+
+    fn of(
+        text: &str,
+        analysis: &Analysis,
+        list: Vec<Unit>,
+        cut: usize,
+        embedder: &dyn Embed,
+    ) -> Result<Self, ChunkError> {
         let gap = gaps(text, &list, embedder)?;
         let mut before = Vec::with_capacity(list.len() + 1);
         let mut total = 0;

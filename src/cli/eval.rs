@@ -2,10 +2,25 @@
 
 use std::{io::Write, path::PathBuf};
 
+use anyhow::Context;
 use clap::builder::BoolishValueParser;
 
-use super::{ExitStatus, ResultFormat};
-use crate::eval::{Measures, evaluate_run};
+use super::{ExitStatus, ResultFormat, at_least_one};
+use crate::{
+    engine::models::Models,
+    eval::{
+        Measures,
+        chunks::{
+            Comparison, compare,
+            method::{Intents, Method},
+            report::{write_parquet, write_tables},
+            set::{Half, Set},
+        },
+        evaluate_run,
+    },
+    job::spec,
+    search::columns,
+};
 
 /// Measures search results.
 #[derive(Debug, clap::Args)]
@@ -17,6 +32,48 @@ pub struct EvalArgs {
 #[derive(Debug, clap::Subcommand)]
 pub enum EvalCommand {
     Run(EvalRunArgs),
+    Chunks(EvalChunksArgs),
+}
+
+/// Compares chunkers at equal mean length on questions whose answers are spans of the documents.
+///
+/// R@1, R@5 and MRR count the chunks that hold a whole answer; recall, precision and IoU are those of the text that a
+/// reader takes within a budget of tokens, as the Chroma chunking evaluation counts them.
+#[derive(Debug, clap::Args)]
+pub struct EvalChunksArgs {
+    /// A folder with corpus.parquet (doc_id, text), queries.parquet (query_id, text) and answers.parquet (query_id, doc_id,
+    /// start, end: code points).
+    #[arg(value_name = "SET")]
+    pub set: PathBuf,
+    /// Folder of the embedder.
+    #[arg(long, value_name = "FOLDER", env = "INTENDEX_EVAL_CHUNKS_MODEL")]
+    pub model: String,
+    /// Mean lengths in tokens.
+    #[arg(long, value_delimiter = ',', value_parser = at_least_one::<usize>, default_value = "60,100,150", env = "INTENDEX_EVAL_CHUNKS_LENGTHS")]
+    pub lengths: Vec<usize>,
+    /// The chunkers; default: all, but without --intents none that needs them.
+    #[arg(
+        long,
+        value_enum,
+        value_delimiter = ',',
+        env = "INTENDEX_EVAL_CHUNKS_METHODS"
+    )]
+    pub methods: Vec<Method>,
+    /// Most tokens of a chunk; default: what the embedder takes.
+    #[arg(long, value_parser = at_least_one::<usize>, env = "INTENDEX_EVAL_CHUNKS_MAX_TOKENS")]
+    pub max_tokens: Option<usize>,
+    /// Parquet file or part of predicted questions: columns doc_id and text.
+    #[arg(long, value_name = "FILE", env = "INTENDEX_EVAL_CHUNKS_INTENTS")]
+    pub intents: Option<PathBuf>,
+    /// Use half of the documents: choose parameters on one half, and report of the other.
+    #[arg(long, value_enum, env = "INTENDEX_EVAL_CHUNKS_HALF")]
+    pub half: Option<Half>,
+    /// Make every line break a space.
+    #[arg(long, value_parser = BoolishValueParser::new(), env = "INTENDEX_EVAL_CHUNKS_NO_MARKS")]
+    pub no_marks: bool,
+    /// Write the measures of every question here (Parquet).
+    #[arg(long, value_name = "FILE", env = "INTENDEX_EVAL_CHUNKS_OUT")]
+    pub out: Option<PathBuf>,
 }
 
 /// Measures a TREC run file: nDCG@10, MAP, R@100 and MRR@10, as trec_eval computes them.
@@ -45,7 +102,70 @@ pub struct EvalRunArgs {
 }
 
 pub fn run(args: EvalArgs) -> anyhow::Result<ExitStatus> {
-    let EvalCommand::Run(args) = args.command;
+    match args.command {
+        EvalCommand::Run(args) => run_file(&args),
+        EvalCommand::Chunks(args) => chunks(&args),
+    }
+}
+
+fn chunks(args: &EvalChunksArgs) -> anyhow::Result<ExitStatus> {
+    let model = toml::Value::from(args.model.as_str());
+    let models: spec::Models = toml::from_str(&format!("embedder.model = {model}"))?;
+    let embedder = Models::find(&models, false)?.embedder()?;
+    let intents = match &args.intents {
+        Some(path) => read_intents(path)?,
+        None => Intents::new(),
+    };
+    let methods: Vec<Method> = match args.methods.as_slice() {
+        [] => Method::ALL
+            .into_iter()
+            .filter(|m| !m.needs_intents() || args.intents.is_some())
+            .collect(),
+        named => named.to_vec(),
+    };
+    if let Some(method) = methods.iter().find(|m| m.needs_intents())
+        && intents.is_empty()
+    {
+        anyhow::bail!(
+            "{} needs predicted questions; name their file with --intents",
+            method.name()
+        );
+    }
+    let set = Set::read(&args.set, args.half, !args.no_marks, &*embedder)?;
+    let most = embedder.max_text_tokens();
+    let comparison = Comparison {
+        methods: &methods,
+        lengths: &args.lengths,
+        cap: args.max_tokens.unwrap_or(most).min(most),
+        intents: &intents,
+    };
+    let outcome = compare(&set, &comparison, &*embedder)?;
+    if let Some(path) = &args.out {
+        write_parquet(path, &outcome, &set)?;
+    }
+    let mut out = std::io::stdout().lock();
+    writeln!(
+        out,
+        "{}: {} documents, {} questions; chunks of at most {} tokens",
+        args.set.display(),
+        set.documents.len(),
+        set.questions.len(),
+        comparison.cap
+    )?;
+    write_tables(&mut out, &outcome)?;
+    Ok(ExitStatus::Done)
+}
+
+fn read_intents(path: &std::path::Path) -> anyhow::Result<Intents> {
+    let columns = columns::read(path, "doc_id", "text", None).context("--intents")?;
+    let mut intents = Intents::new();
+    for (document, text) in columns.first.into_iter().zip(columns.second) {
+        intents.entry(document).or_default().push(text);
+    }
+    Ok(intents)
+}
+
+fn run_file(args: &EvalRunArgs) -> anyhow::Result<ExitStatus> {
     let report = evaluate_run(&args.run, &args.qrels, args.against.as_deref())?;
     let mut out = std::io::stdout().lock();
     if args.format == ResultFormat::Json {

@@ -1,5 +1,6 @@
-//! Evaluation of runs: measures as trec_eval computes them, and a paired significance test.
+//! Evaluation: of runs, with measures as trec_eval computes them and a paired significance test; of chunkers.
 
+pub mod chunks;
 pub mod files;
 pub mod measures;
 pub mod significance;

@@ -44,6 +44,23 @@ fn signed_sum(differences: &[f64], rng: &mut ChaCha8Rng) -> f64 {
     sum
 }
 
+/// Resamples of a confidence interval.
+const RESAMPLES: usize = 1000;
+
+/// The 95% percentile bootstrap interval of the mean, with a fixed seed.
+pub fn confidence_interval(values: &[f64]) -> (f64, f64) {
+    let mut rng = ChaCha8Rng::seed_from_u64(0);
+    let n = values.len().max(1);
+    let mut means: Vec<f64> = (0..RESAMPLES)
+        .map(|_| {
+            let drawn = values.iter().map(|_| values[rng.random_range(0..n)]);
+            drawn.sum::<f64>() / n as f64
+        })
+        .collect();
+    means.sort_unstable_by(f64::total_cmp);
+    (means[RESAMPLES / 40], means[RESAMPLES - 1 - RESAMPLES / 40])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -56,6 +73,18 @@ mod tests {
         // 3 + 2 − 1 = 4: reached by ±(3, 2, −1) and ±(3, 2, 1), 4 of 8 patterns.
         let p = randomisation_test(&[3.0, 2.0, 0.0], &[0.0, 0.0, 1.0]);
         assert!((p - 0.5).abs() < 0.01, "{p}");
+    }
+
+    #[test]
+    fn the_interval_of_a_share_is_that_of_the_binomial() {
+        let values: Vec<f64> = (0..1000).map(|i| f64::from(u8::from(i % 4 == 0))).collect();
+        let (low, high) = confidence_interval(&values);
+        // 1.96 standard errors of 0.0137.
+        assert!(
+            (low - 0.2232).abs() < 0.004 && (high - 0.2768).abs() < 0.004,
+            "{low} {high}"
+        );
+        assert_eq!(confidence_interval(&[0.5; 7]), (0.5, 0.5));
     }
 
     #[test]

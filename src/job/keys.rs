@@ -203,7 +203,16 @@ mod tests {
         let method = chunk.child("method").unwrap();
         assert_eq!(
             method.choices(),
-            ["intent", "fixed", "sliding", "paragraph"]
+            [
+                "intent",
+                "fixed",
+                "sliding",
+                "paragraph",
+                "tokens",
+                "recursive",
+                "coherence",
+                "cluster"
+            ]
         );
     }
 }

@@ -259,7 +259,8 @@ pub struct Chunk {
     pub objective: Objective,
     /// No chunk is longer, in tokens of the embedder (special tokens not counted); default: what the embedder takes.
     pub max_tokens: Option<usize>,
-    /// Length that `fixed`, `sliding` and `paragraph` aim at, in tokens of the embedder.
+    /// Length that all methods but `intent` aim at, in tokens of the embedder: most tokens of a chunk, for `coherence` the
+    /// mean.
     pub target_tokens: usize,
     /// Tokens that neighbouring `sliding` windows share.
     pub overlap_tokens: usize,
@@ -297,6 +298,14 @@ pub enum ChunkMethod {
     Sliding,
     /// Whole paragraphs, lists, tables and code blocks up to the target length.
     Paragraph,
+    /// Windows of the target length, whatever they part but words.
+    Tokens,
+    /// Whole parts of the strongest kind that fit the target length: parted by empty lines, by lines, sentences, words.
+    Recursive,
+    /// Cut where neighbouring sentences are least alike (TextTiling).
+    Coherence,
+    /// Sentences up to the target length, grouped so that those of a chunk are most alike, by dynamic programming.
+    Cluster,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

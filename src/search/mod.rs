@@ -17,7 +17,7 @@ pub use fusion::Fusion;
 
 /// Fewest candidates per list. Normalised scores depend on how deep the lists are, so that this is also what keeps
 /// the first results the same whether ten or a hundred are asked for.
-const MIN_DEPTH: usize = 1000;
+pub const MIN_DEPTH: usize = 1000;
 
 /// Queries embedded at once.
 const EMBED_BATCH: usize = 256;

@@ -1,0 +1,244 @@
+//! The chunkers that are compared, each with the one parameter that sets its length.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+
+use rayon::prelude::*;
+
+use super::ChunksError;
+use super::score::Piece;
+use super::set::Set;
+use super::span::Span;
+use crate::chunk::chunk;
+use crate::job::spec::{self, ChunkMethod};
+use crate::model::{Embed, Embedded, ModelError, ModelIdentity, TextKind, Vectors};
+
+/// How far a mean may be from the length asked for.
+const TOLERANCE: f64 = 0.05;
+
+/// Steps of the search for a parameter.
+const STEPS: usize = 16;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Method {
+    /// Windows of tokens.
+    Tokens,
+    /// Windows of sentences that share a fifth of their length with the next.
+    Sliding,
+    /// Whole sentences.
+    Sentences,
+    /// Whole paragraphs, lists, tables and code blocks.
+    Paragraph,
+    /// The `text-splitter` crate.
+    Recursive,
+    /// TextTiling on sentence vectors.
+    Coherence,
+    /// Chroma's ClusterSemanticChunker on sentences.
+    Cluster,
+    /// Intent-driven chunking as published (arXiv 2602.14784), its λ made to fit the length.
+    Paper,
+}
+
+impl Method {
+    pub const ALL: [Method; 8] = [
+        Method::Tokens,
+        Method::Sliding,
+        Method::Sentences,
+        Method::Paragraph,
+        Method::Recursive,
+        Method::Coherence,
+        Method::Cluster,
+        Method::Paper,
+    ];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Method::Tokens => "tokens",
+            Method::Sliding => "sliding",
+            Method::Sentences => "sentences",
+            Method::Paragraph => "paragraph",
+            Method::Recursive => "recursive",
+            Method::Coherence => "coherence",
+            Method::Cluster => "cluster",
+            Method::Paper => "paper",
+        }
+    }
+
+    pub fn needs_intents(self) -> bool {
+        self == Method::Paper
+    }
+
+    /// The settings for a size from 0 (shortest chunks) to 1, and what the parameter then is.
+    fn settings(self, size: f64, cap: usize) -> (spec::Chunk, f64) {
+        let method = match self {
+            Method::Tokens => ChunkMethod::Tokens,
+            Method::Sliding => ChunkMethod::Sliding,
+            Method::Sentences => ChunkMethod::Fixed,
+            Method::Paragraph => ChunkMethod::Paragraph,
+            Method::Recursive => ChunkMethod::Recursive,
+            Method::Coherence => ChunkMethod::Coherence,
+            Method::Cluster => ChunkMethod::Cluster,
+            Method::Paper => ChunkMethod::Intent,
+        };
+        let target = 1.0 + size * (cap as f64 - 1.0);
+        let lambda = 10f64.powf(-5.0 * size);
+        let settings = spec::Chunk {
+            method,
+            max_tokens: Some(cap),
+            target_tokens: target.round() as usize,
+            overlap_tokens: target.round() as usize / 5,
+            lambda: lambda as f32,
+            ..spec::Chunk::default()
+        };
+        let parameter = match self {
+            Method::Paper => lambda,
+            _ => target.round(),
+        };
+        (settings, parameter)
+    }
+}
+
+/// A set as a method cuts it.
+pub struct Cut {
+    pub pieces: Vec<Piece>,
+    pub mean_tokens: f64,
+    /// The target length, or λ.
+    pub parameter: f64,
+}
+
+/// Cuts the set so that the mean chunk has about `length` tokens; None if no parameter of the method does.
+pub fn cut_to(
+    method: Method,
+    length: usize,
+    cap: usize,
+    (set, intents): (&Set, &Intents),
+    embedder: &dyn Embed,
+) -> Result<Option<Cut>, ChunksError> {
+    let wanted = length as f64;
+    let (mut low, mut high) = (0.0, 1.0);
+    let mut best: Option<Cut> = None;
+    for _ in 0..STEPS {
+        let size = (low + high) / 2.0;
+        let (settings, parameter) = method.settings(size, cap);
+        let pieces = cut(set, intents, &settings, embedder)?;
+        let tokens: usize = pieces.iter().map(|piece| piece.tokens).sum();
+        let mean_tokens = tokens as f64 / pieces.len().max(1) as f64;
+        let off = |mean: f64| (mean - wanted).abs();
+        if best
+            .as_ref()
+            .is_none_or(|best| off(mean_tokens) < off(best.mean_tokens))
+        {
+            best = Some(Cut {
+                pieces,
+                mean_tokens,
+                parameter,
+            });
+        }
+        if off(mean_tokens) < TOLERANCE / 10.0 * wanted {
+            break;
+        }
+        match mean_tokens < wanted {
+            true => low = size,
+            false => high = size,
+        }
+    }
+    let near = |cut: &Cut| (cut.mean_tokens - wanted).abs() <= TOLERANCE * wanted;
+    Ok(best.filter(near))
+}
+
+/// Predicted questions, by document.
+pub type Intents = HashMap<String, Vec<String>>;
+
+fn cut(
+    set: &Set,
+    intents: &Intents,
+    settings: &spec::Chunk,
+    embedder: &dyn Embed,
+) -> Result<Vec<Piece>, ChunksError> {
+    let none = Vec::new();
+    let documents = set.documents.par_iter().enumerate().map(|(i, document)| {
+        let intents = match settings.method {
+            ChunkMethod::Intent => intents.get(&document.id).unwrap_or(&none),
+            _ => &none,
+        };
+        let chunked = chunk(&document.text, intents, settings, embedder)?;
+        let piece = |chunk: crate::chunk::Chunk| Piece {
+            span: Span {
+                document: i,
+                start: chunk.start,
+                end: chunk.end,
+            },
+            tokens: document.tokens(chunk.start, chunk.end),
+            text: chunk.text,
+        };
+        Ok(chunked.chunks.into_iter().map(piece).collect())
+    });
+    let pieces: Vec<Vec<Piece>> = documents.collect::<Result<_, ChunksError>>()?;
+    Ok(pieces.into_iter().flatten().collect())
+}
+
+/// An embedder that remembers: the search for a length cuts the same sentences many times.
+pub struct Remembering<'a> {
+    embedder: &'a dyn Embed,
+    known: Mutex<HashMap<(bool, String), Vec<f32>>>,
+}
+
+impl<'a> Remembering<'a> {
+    pub fn new(embedder: &'a dyn Embed) -> Self {
+        Self {
+            embedder,
+            known: Mutex::default(),
+        }
+    }
+
+    fn known(&self) -> std::sync::MutexGuard<'_, HashMap<(bool, String), Vec<f32>>> {
+        self.known
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+impl Embed for Remembering<'_> {
+    fn identity(&self) -> &ModelIdentity {
+        self.embedder.identity()
+    }
+
+    fn dim(&self) -> usize {
+        self.embedder.dim()
+    }
+
+    fn max_text_tokens(&self) -> usize {
+        self.embedder.max_text_tokens()
+    }
+
+    fn token_offsets(&self, text: &str) -> Result<Vec<(usize, usize)>, ModelError> {
+        self.embedder.token_offsets(text)
+    }
+
+    fn embed(&self, texts: &[&str], kind: TextKind) -> Result<Embedded, ModelError> {
+        let key = |text: &str| (kind == TextKind::Query, text.to_owned());
+        let mut new: Vec<&str> = {
+            let known = self.known();
+            let is_new = |text: &&str| !known.contains_key(&key(text));
+            texts.iter().copied().filter(is_new).collect()
+        };
+        new.sort_unstable();
+        new.dedup();
+        if !new.is_empty() {
+            let vectors = self.embedder.embed(&new, kind)?.vectors;
+            let rows = new.iter().enumerate();
+            let rows = rows.map(|(i, text)| (key(text), vectors.row(i).to_vec()));
+            self.known().extend(rows);
+        }
+        let known = self.known();
+        let values = texts.iter().flat_map(|text| &known[&key(text)]);
+        Ok(Embedded {
+            vectors: Vectors {
+                dim: self.dim(),
+                values: values.copied().collect(),
+            },
+            tokens: vec![0; texts.len()],
+            truncated: vec![0; texts.len()],
+        })
+    }
+}
