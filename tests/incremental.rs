@@ -74,6 +74,9 @@ fn a_folder_whose_name_looks_like_a_pattern() {
     ));
     corpus(&place, &rows);
     place.build_expecting(0, &set);
+    let found = place.run(&["search", output, "hydrogen", "--mode", "sparse"]);
+    let said = String::from_utf8_lossy(&found.stderr);
+    assert_eq!(found.status.code(), Some(0), "{said}");
     let run = place.path(output).join("generations/2/run.json");
     let run: Value = serde_json::from_slice(&fs::read(run).unwrap()).unwrap();
     let chunks = &run["stages"]["chunks"];

@@ -109,6 +109,10 @@ pub fn run(args: EvalArgs) -> anyhow::Result<ExitStatus> {
 }
 
 fn chunks(args: &EvalChunksArgs) -> anyhow::Result<ExitStatus> {
+    if let Some(folder) = args.out.as_deref().and_then(std::path::Path::parent) {
+        let is_there = folder.as_os_str().is_empty() || folder.is_dir();
+        anyhow::ensure!(is_there, "--out: there is no folder {}", folder.display());
+    }
     let model = toml::Value::from(args.model.as_str());
     let models: spec::Models = toml::from_str(&format!("embedder.model = {model}"))?;
     let embedder = Models::find(&models, false)?.embedder()?;
@@ -140,9 +144,6 @@ fn chunks(args: &EvalChunksArgs) -> anyhow::Result<ExitStatus> {
         intents: &intents,
     };
     let outcome = compare(&set, &comparison, &*embedder)?;
-    if let Some(path) = &args.out {
-        write_parquet(path, &outcome, &set)?;
-    }
     let mut out = std::io::stdout().lock();
     writeln!(
         out,
@@ -153,6 +154,15 @@ fn chunks(args: &EvalChunksArgs) -> anyhow::Result<ExitStatus> {
         comparison.cap
     )?;
     write_tables(&mut out, &outcome)?;
+    if let Some(path) = &args.out {
+        write_parquet(path, &outcome, &set)?;
+    }
+    anyhow::ensure!(
+        !outcome.cells.is_empty(),
+        "no method makes chunks of any of these lengths; none can be longer than {} tokens (--max-tokens, and what the \
+         embedder takes)",
+        comparison.cap
+    );
     Ok(ExitStatus::Done)
 }
 

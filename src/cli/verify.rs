@@ -183,8 +183,8 @@ impl Report {
         if self.findings.iter().any(|finding| finding.check != "model") {
             writeln!(
                 out,
-                "`intendex build --from` and its first stage makes a new generation, taking nothing over; `intendex \
-                 rollback` returns to an earlier one"
+                "`intendex build --from intents` (`--from chunks`, where none are predicted) makes a new generation, taking \
+                 nothing over; `intendex rollback` returns to an earlier one"
             )?;
         }
         Ok(())

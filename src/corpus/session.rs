@@ -4,11 +4,12 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use datafusion::error::Result;
+use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::prelude::{SessionConfig, SessionContext};
+use url::Url;
 
 use crate::job::spec::Engine;
 
@@ -33,4 +34,16 @@ pub fn session(engine: &Engine, spill: &Path) -> Result<SessionContext> {
             false,
         );
     Ok(SessionContext::new_with_config_rt(config, runtime))
+}
+
+/// A file or folder for DataFusion, to which `[`, `*` and `?` in a path as such stand for other characters.
+pub fn url(path: &Path) -> Result<Url> {
+    let path = std::path::absolute(path)?;
+    let url = match path.is_dir() {
+        true => Url::from_directory_path(&path),
+        false => Url::from_file_path(&path),
+    };
+    url.map_err(|()| {
+        DataFusionError::Execution(format!("{} cannot be written as a URL", path.display()))
+    })
 }

@@ -7,7 +7,8 @@ use datafusion::{
     logical_expr::SortExpr,
     prelude::{ParquetReadOptions, SessionContext, ident},
 };
-use url::Url;
+
+use crate::corpus;
 
 /// Makes a part, or all parts of a dataset's folder, the table of this name, in place of an earlier one. Its rows are
 /// known to be in the order of these columns, nulls first.
@@ -23,18 +24,6 @@ pub async fn register(
         true => Vec::new(),
         false => vec![order],
     });
-    ctx.register_parquet(name, url(path)?.as_str(), options)
+    ctx.register_parquet(name, corpus::url(path)?.as_str(), options)
         .await
-}
-
-/// In a path as such, `[`, `*` and `?` would stand for other characters.
-fn url(path: &Path) -> Result<Url, DataFusionError> {
-    let path = std::path::absolute(path)?;
-    let url = match path.is_dir() {
-        true => Url::from_directory_path(&path),
-        false => Url::from_file_path(&path),
-    };
-    url.map_err(|()| {
-        DataFusionError::Execution(format!("{} cannot be written as a URL", path.display()))
-    })
 }

@@ -10,6 +10,8 @@ use datafusion::common::DataFusionError;
 use datafusion::functions::core::expr_fn::get_field;
 use datafusion::prelude::{Expr, ParquetReadOptions, SessionContext, col, lit};
 
+use crate::corpus;
+
 /// What a result shows.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Passage {
@@ -74,11 +76,10 @@ async fn rows<const N: usize>(
         path: dataset.to_owned(),
         source: Box::new(source),
     };
-    // The trailing slash makes it a folder of files to DataFusion.
-    let folder = format!("{}/", dataset.display());
+    let folder = corpus::url(dataset).map_err(failed)?;
     let context = SessionContext::new();
     let frame = context
-        .read_parquet(folder, ParquetReadOptions::default())
+        .read_parquet(folder.as_str(), ParquetReadOptions::default())
         .await
         .map_err(failed)?;
     let frame = frame

@@ -174,7 +174,13 @@ pub enum ChunksError {
         row: usize,
         points: i64,
     },
-    #[error("{}: no question has an answer in these documents", .0.display())]
+    #[error("{}: row {row} (counted from 0) is of the document {document}, which corpus.parquet has not", path.display())]
+    NoDocument {
+        path: PathBuf,
+        row: usize,
+        document: String,
+    },
+    #[error("{}: no question has an answer in these documents (with --half, in that half of them)", .0.display())]
     NoQuestions(PathBuf),
     #[error("{}: cannot be written: {message}", path.display())]
     Write { path: PathBuf, message: String },

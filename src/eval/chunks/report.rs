@@ -23,6 +23,9 @@ pub fn write_tables(out: &mut impl Write, outcome: &Outcome) -> io::Result<()> {
         for retrieval in Retrieval::ALL {
             let of = |cell: &&Cell| (cell.scope, cell.retrieval) == (scope, retrieval);
             let cells: Vec<&Cell> = outcome.cells.iter().filter(of).collect();
+            if cells.is_empty() {
+                continue;
+            }
             writeln!(out, "\n{}, {}", scope.name(), retrieval.name())?;
             writeln!(
                 out,

@@ -1,6 +1,6 @@
 //! A set: documents, and questions with the spans of text that answer them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use super::ChunksError;
@@ -53,6 +53,7 @@ impl Set {
         embedder: &dyn Embed,
     ) -> Result<Self, ChunksError> {
         let corpus = columns::read(&folder.join("corpus.parquet"), "doc_id", "text", None)?;
+        let ids: HashSet<String> = corpus.first.iter().cloned().collect();
         let texts = corpus.first.into_iter().zip(corpus.second);
         let texts = texts.filter(|(id, _)| half.is_none_or(|half| half.has(id)));
         let document = |(id, text): (String, String)| {
@@ -63,9 +64,9 @@ impl Set {
             Document::new(id, text, embedder)
         };
         let documents: Vec<Document> = texts.map(document).collect::<Result<_, _>>()?;
-        let answers = read_answers(&folder.join("answers.parquet"), &documents)?;
+        let path = folder.join("answers.parquet");
+        let mut answers = read_answers(&path, &documents, &ids)?;
         let asked = columns::read(&folder.join("queries.parquet"), "query_id", "text", None)?;
-        let mut answers = answers;
         let questions = asked.first.into_iter().zip(asked.second);
         let questions = questions.filter_map(|(id, text)| {
             let answers = answers.remove(&id)?;
@@ -82,10 +83,11 @@ impl Set {
     }
 }
 
-/// The spans in these documents, by question.
+/// The spans in these documents, of all that there are, by question.
 fn read_answers(
     path: &Path,
     documents: &[Document],
+    ids: &HashSet<String>,
 ) -> Result<HashMap<String, Vec<Span>>, ChunksError> {
     let read = |end: &str| columns::read(path, "query_id", "doc_id", Some(end));
     let (starts, ends): (Columns, Columns) = (read("start")?, read("end")?);
@@ -99,7 +101,14 @@ fn read_answers(
     let spans = starts.integers.into_iter().zip(ends.integers);
     for (row, ((question, document), (start, end))) in rows.zip(spans).enumerate() {
         let Some(&document) = by_id.get(document.as_str()) else {
-            continue;
+            if ids.contains(&document) {
+                continue;
+            }
+            return Err(ChunksError::NoDocument {
+                path: path.to_owned(),
+                row,
+                document,
+            });
         };
         let points = documents[document].text.chars().count() as i64;
         if !(0 <= start && start < end && end <= points) {
