@@ -50,18 +50,24 @@ fn similarities(unit: &Vectors) -> Vec<f32> {
 
 /// How far the similarity of a gap lies below the nearest peaks on both sides.
 fn depths(similarities: &[f32]) -> Vec<f32> {
-    let climb = |i: usize, step: fn(usize) -> Option<usize>| {
-        let (mut at, mut peak) = (i, similarities[i]);
-        while let Some(next) = step(at).filter(|&next| next < similarities.len())
-            && similarities[next] >= peak
-        {
-            (at, peak) = (next, similarities[next]);
-        }
-        peak - similarities[i]
-    };
-    (0..similarities.len())
-        .map(|i| climb(i, |at| at.checked_sub(1)) + climb(i, |at| Some(at + 1)))
+    let before = peaks(similarities.iter());
+    let behind = peaks(similarities.iter().rev());
+    let peaks = before.iter().zip(behind.iter().rev());
+    similarities
+        .iter()
+        .zip(peaks)
+        .map(|(s, (before, behind))| before - s + behind - s)
         .collect()
+}
+
+/// The highest similarity that is reached from each one without going down, against the order.
+fn peaks<'a>(similarities: impl Iterator<Item = &'a f32>) -> Vec<f32> {
+    let mut last = (f32::NEG_INFINITY, f32::NEG_INFINITY);
+    let peak = similarities.map(|&s| {
+        last = (s, if last.0 >= s { last.1 } else { s });
+        last.1
+    });
+    peak.collect()
 }
 
 /// Chroma's ClusterSemanticChunker on sentences: the segmentation into spans of at most `target` tokens with the greatest

@@ -113,11 +113,9 @@ pub fn chunk(
         false => Some(Embedding::new(text, &units, &intents, embedder)?),
     };
 
-    let by_intent = vectors
-        .as_ref()
-        .filter(|_| units.len() > 1 && !intents.is_empty());
+    let by_intent = units.len() > 1 && !intents.is_empty();
     let spans = match (params.method, &vectors) {
-        (ChunkMethod::Intent, Some(vectors)) if by_intent.is_some() => {
+        (ChunkMethod::Intent, Some(vectors)) if by_intent => {
             by_objective(&units, vectors, cap, params)
         }
         (ChunkMethod::Coherence, Some(vectors)) => {
@@ -156,7 +154,7 @@ pub fn chunk(
         chunks: chunks.collect(),
         language: analysis.language.to_owned(),
         cut_sentences: units.cut,
-        fallback: params.method == ChunkMethod::Intent && by_intent.is_none() && !units.is_empty(),
+        fallback: params.method == ChunkMethod::Intent && !by_intent && !units.is_empty(),
     })
 }
 

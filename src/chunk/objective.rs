@@ -86,7 +86,7 @@ pub(super) fn add(sum: &mut [f32], row: &[f32]) {
 }
 
 /// Eight partial sums, which the compiler can keep in vector registers: it may not reorder a single sum itself.
-pub(super) fn dot(a: &[f32], b: &[f32]) -> f32 {
+pub fn dot(a: &[f32], b: &[f32]) -> f32 {
     let mut lanes = [0.0f32; 8];
     let (a, b) = (a.chunks_exact(8), b.chunks_exact(8));
     let rest: f32 = a

@@ -131,7 +131,7 @@ pub fn run(args: SearchArgs) -> anyhow::Result<ExitStatus> {
     let out = Out::create(args.out.as_deref())?;
     let mode = args.mode(&manifest);
     let (answers, passages) = guarded((&generation, &manifest, mode), || {
-        let answers = answers(&args, &generation, &manifest, &queries)?;
+        let answers = answers(&args, (&generation, &manifest, mode), &queries)?;
         let passages = match format {
             SearchFormat::Trec => Passages::new(),
             SearchFormat::Json | SearchFormat::Text => {
@@ -170,11 +170,9 @@ fn guarded<T>(
 /// The results of each query.
 fn answers(
     args: &SearchArgs,
-    generation: &Path,
-    manifest: &Manifest,
+    (generation, manifest, mode): (&Path, &Manifest, Mode),
     queries: &[TestQuery],
 ) -> anyhow::Result<Vec<Vec<Found>>> {
-    let mode = args.mode(manifest);
     let embedder = match mode {
         Mode::Sparse => None,
         Mode::Hybrid | Mode::Dense => Some(embedder(manifest, args)?),

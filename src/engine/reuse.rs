@@ -135,20 +135,6 @@ pub async fn find(
 ) -> Result<(), EngineError> {
     // What an earlier try left takes room.
     remove(generation, stage)?;
-    let found = find_all(stage, ctx, (generation, shards), sources, tally).await;
-    if found.is_err() {
-        remove(generation, stage)?;
-    }
-    found
-}
-
-async fn find_all(
-    stage: Stage,
-    ctx: &SessionContext,
-    (generation, shards): (&Path, usize),
-    sources: &[&Source],
-    tally: &mut Tally,
-) -> Result<(), EngineError> {
     let what = format!("stage {}, earlier rows", stage.name());
     let joins = Joins::new(ctx, &folder(generation, stage), what)?;
     let candidates = joins.path("candidates");

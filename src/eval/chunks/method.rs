@@ -177,10 +177,13 @@ fn cut(
     Ok(pieces.into_iter().flatten().collect())
 }
 
+/// Vector, tokens and truncated tokens of a text.
+type Remembered = (Vec<f32>, usize, usize);
+
 /// An embedder that remembers: the search for a length cuts the same sentences many times.
 pub struct Remembering<'a> {
     embedder: &'a dyn Embed,
-    known: Mutex<HashMap<(bool, String), Vec<f32>>>,
+    known: Mutex<HashMap<(bool, String), Remembered>>,
 }
 
 impl<'a> Remembering<'a> {
@@ -191,7 +194,7 @@ impl<'a> Remembering<'a> {
         }
     }
 
-    fn known(&self) -> std::sync::MutexGuard<'_, HashMap<(bool, String), Vec<f32>>> {
+    fn known(&self) -> std::sync::MutexGuard<'_, HashMap<(bool, String), Remembered>> {
         self.known
             .lock()
             .unwrap_or_else(|poisoned| poisoned.into_inner())
@@ -225,20 +228,22 @@ impl Embed for Remembering<'_> {
         new.sort_unstable();
         new.dedup();
         if !new.is_empty() {
-            let vectors = self.embedder.embed(&new, kind)?.vectors;
-            let rows = new.iter().enumerate();
-            let rows = rows.map(|(i, text)| (key(text), vectors.row(i).to_vec()));
-            self.known().extend(rows);
+            let of = self.embedder.embed(&new, kind)?;
+            let row = |(i, text): (usize, &&str)| {
+                let vector = of.vectors.row(i).to_vec();
+                (key(text), (vector, of.tokens[i], of.truncated[i]))
+            };
+            self.known().extend(new.iter().enumerate().map(row));
         }
         let known = self.known();
-        let values = texts.iter().flat_map(|text| &known[&key(text)]);
+        let rows: Vec<&Remembered> = texts.iter().map(|text| &known[&key(text)]).collect();
         Ok(Embedded {
             vectors: Vectors {
                 dim: self.dim(),
-                values: values.copied().collect(),
+                values: rows.iter().flat_map(|row| row.0.iter().copied()).collect(),
             },
-            tokens: vec![0; texts.len()],
-            truncated: vec![0; texts.len()],
+            tokens: rows.iter().map(|row| row.1).collect(),
+            truncated: rows.iter().map(|row| row.2).collect(),
         })
     }
 }

@@ -78,6 +78,7 @@ pub struct Outcome {
     pub unreached: Vec<(Method, usize)>,
 }
 
+/// Every method at every length, under each kind of retrieval, in the corpus and in the document.
 pub fn compare(
     set: &Set,
     comparison: &Comparison,
@@ -150,10 +151,10 @@ fn scores(
         let scored = asked.par_iter().map(|&q| {
             let question = &set.questions[q];
             let ranked = ranker.rank(&question.text, questions.row(q))?;
-            let of = |(_, ranking): &(Retrieval, Vec<usize>)| {
-                Scores::of(ranking, &cut.pieces, &set.documents, question).values()
+            let of = |ranking: Vec<usize>| {
+                Scores::of(&ranking, &cut.pieces, &set.documents, question).values()
             };
-            Ok([of(&ranked[0]), of(&ranked[1]), of(&ranked[2])])
+            Ok(ranked.map(of))
         });
         let scored: Vec<OfQuestion> = scored.collect::<Result<_, ChunksError>>()?;
         for (q, of) in asked.into_iter().zip(scored) {

@@ -7,6 +7,7 @@ use tempfile::TempDir;
 
 use super::ChunksError;
 use super::score::Piece;
+use crate::chunk::objective::dot;
 use crate::index::{SparseDocument, SparseIndex, SparseWeights, SparseWriter};
 use crate::job::spec;
 use crate::model::Vectors;
@@ -70,12 +71,8 @@ impl<'a> Ranker<'a> {
         })
     }
 
-    /// Best first, for each kind of retrieval.
-    pub fn rank(
-        &self,
-        question: &str,
-        vector: &[f32],
-    ) -> Result<[(Retrieval, Vec<usize>); 3], ChunksError> {
+    /// Best first, in the order of [`Retrieval::ALL`].
+    pub fn rank(&self, question: &str, vector: &[f32]) -> Result<[Vec<usize>; 3], ChunksError> {
         let sparse = self.sparse(question)?;
         let dense = self.dense(vector);
         let named = |list: &[(usize, f32)]| -> Vec<(String, f32)> {
@@ -84,20 +81,12 @@ impl<'a> Ranker<'a> {
         };
         let weight = spec::Dense::default().hybrid_weight;
         let hybrid = fuse(&named(&sparse), &named(&dense), Fusion::Scores, weight);
-        let hybrid = hybrid.iter().map(|(row, _)| row.parse().unwrap_or(0));
-        let rows =
-            |list: Vec<(usize, f32)>| -> Vec<usize> { list.into_iter().map(|hit| hit.0).collect() };
-        let ranked = [
-            (Retrieval::Sparse, rows(sparse)),
-            (Retrieval::Dense, rows(dense)),
-            (Retrieval::Hybrid, hybrid.collect()),
-        ];
-        Ok(ranked.map(|(retrieval, rows)| {
-            (
-                retrieval,
-                rows.into_iter().map(|row| self.pieces[row]).collect(),
-            )
-        }))
+        let hybrid = hybrid
+            .iter()
+            .map(|(name, _)| name.parse().expect("a row's name"));
+        let rows = |list: &[(usize, f32)]| list.iter().map(|hit| hit.0).collect();
+        let ranked: [Vec<usize>; 3] = [rows(&sparse), rows(&dense), hybrid.collect()];
+        Ok(ranked.map(|rows| rows.into_iter().map(|row| self.pieces[row]).collect()))
     }
 
     fn sparse(&self, question: &str) -> Result<Vec<(usize, f32)>, ChunksError> {
@@ -114,10 +103,7 @@ impl<'a> Ranker<'a> {
     }
 
     fn dense(&self, vector: &[f32]) -> Vec<(usize, f32)> {
-        let cosine = |(row, &piece): (usize, &usize)| {
-            let products = self.vectors.row(piece).iter().zip(vector);
-            (row, products.map(|(a, b)| a * b).sum::<f32>())
-        };
+        let cosine = |(row, &piece): (usize, &usize)| (row, dot(self.vectors.row(piece), vector));
         let mut hits: Vec<(usize, f32)> = self.pieces.iter().enumerate().map(cosine).collect();
         let better = |a: &(usize, f32), b: &(usize, f32)| -> Ordering {
             b.1.total_cmp(&a.1).then(a.0.cmp(&b.0))
