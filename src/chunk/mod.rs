@@ -5,6 +5,7 @@
 //! embedder sees it, and a chunk found above the cap is cut again.
 
 mod baselines;
+mod boundary;
 mod coherence;
 mod cut;
 pub mod dp;
@@ -78,7 +79,8 @@ pub struct Chunked {
 ///   the cap, nor right after a heading unless nothing follows it or the cap (for `intent`, also `max_sentences`) leaves no
 ///   other way.
 /// - `intent` with no intents, or with a single sentence, is `paragraph`.
-/// - The sentences are embedded only if there are intents; these are then assigned to chunks whatever the method.
+/// - The sentences are embedded if the method compares them or there are intents; these are then assigned to chunks
+///   whatever the method.
 pub fn chunk(
     text: &str,
     intents: &[String],
@@ -107,8 +109,8 @@ pub fn chunk(
         None => Units::new(text, &analysis, cap, embedder)?,
     };
     let intents = serve::distinct(intents);
-    let by_meaning = matches!(params.method, ChunkMethod::Coherence | ChunkMethod::Cluster);
-    let vectors = match (intents.is_empty() && !by_meaning) || units.is_empty() {
+    let vectors = match (intents.is_empty() && !params.method.reads_sentences()) || units.is_empty()
+    {
         true => None,
         false => Some(Embedding::new(text, &units, &intents, embedder)?),
     };
@@ -117,6 +119,10 @@ pub fn chunk(
     let spans = match (params.method, &vectors) {
         (ChunkMethod::Intent, Some(vectors)) if by_intent => {
             by_objective(&units, vectors, cap, params)
+        }
+        (ChunkMethod::Boundary, Some(vectors)) => {
+            let (language, sentences) = (analysis.language, &vectors.sentences);
+            boundary::cut(text, language, &units, sentences, target, cap)
         }
         (ChunkMethod::Coherence, Some(vectors)) => {
             coherence::tile(&units, &vectors.sentences, target)

@@ -11,6 +11,7 @@ mod eval;
 mod gc;
 mod generations;
 mod import;
+mod inspect;
 mod man;
 mod models;
 mod plan;
@@ -55,6 +56,7 @@ pub enum Command {
     Plan(plan::PlanArgs),
     Build(build::BuildArgs),
     Search(search::SearchArgs),
+    Inspect(inspect::InspectArgs),
     Verify(verify::VerifyArgs),
     Generations(generations::GenerationsArgs),
     Rollback(rollback::RollbackArgs),
@@ -125,6 +127,7 @@ fn run(command: Command, console: &Console) -> anyhow::Result<ExitStatus> {
         Command::Plan(args) => plan::run(args),
         Command::Build(args) => build::run(args, console),
         Command::Search(args) => search::run(args),
+        Command::Inspect(args) => inspect::run(args),
         Command::Verify(args) => verify::run(args, console),
         Command::Generations(args) => generations::run(args),
         Command::Rollback(args) => rollback::run(args),

@@ -431,9 +431,14 @@ pub(super) fn queries(job: &Job, count: &Count) -> u64 {
 
 /// What a stage does for the documents counted.
 fn work(stage: Stage, job: &Job, count: &Count) -> Work {
-    let by_intents = job.chunk.method == ChunkMethod::Intent;
-    let chunks_basis =
-        || by_intents.then(|| "chunks: as many as β and λ favour at a relevance of 0.5".into());
+    let chunks_basis = || match job.chunk.method {
+        ChunkMethod::Intent => {
+            Some("chunks: as many as β and λ favour at a relevance of 0.5".into())
+        }
+        method => method
+            .reads_sentences()
+            .then(|| "chunks: of `chunk.target_tokens` each".into()),
+    };
     let questions = queries(job, count);
     let (compute, tokens_read, tokens_written, estimate) = match stage {
         Stage::Intents => {

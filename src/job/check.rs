@@ -261,7 +261,7 @@ fn chunk(job: &Job, rules: &mut Rules) {
         chunk.method != ChunkMethod::Intent || job.intents.enabled || job.corpus.intents.is_some(),
         "chunk.method",
         "cuts by questions and there are none: set `intents.enabled = true`, name a column in \
-         `corpus.intents`, or choose fixed, sliding or paragraph",
+         `corpus.intents`, or choose another, such as `boundary`",
     );
 }
 

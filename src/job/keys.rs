@@ -204,6 +204,7 @@ mod tests {
         assert_eq!(
             method.choices(),
             [
+                "boundary",
                 "intent",
                 "fixed",
                 "sliding",

@@ -259,8 +259,8 @@ pub struct Chunk {
     pub objective: Objective,
     /// No chunk is longer, in tokens of the embedder (special tokens not counted); default: what the embedder takes.
     pub max_tokens: Option<usize>,
-    /// Length that all methods but `intent` aim at, in tokens of the embedder: most tokens of a chunk, for `coherence` the
-    /// mean.
+    /// Length that all methods but `intent` aim at, in tokens of the embedder: most tokens of a chunk, for `boundary` and
+    /// `coherence` the mean.
     pub target_tokens: usize,
     /// Tokens that neighbouring `sliding` windows share.
     pub overlap_tokens: usize,
@@ -275,7 +275,7 @@ pub struct Chunk {
 impl Default for Chunk {
     fn default() -> Self {
         Self {
-            method: ChunkMethod::Intent,
+            method: ChunkMethod::Boundary,
             objective: Objective::Paper,
             max_tokens: None,
             target_tokens: 160,
@@ -290,6 +290,8 @@ impl Default for Chunk {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ChunkMethod {
+    /// Cut where marks, sentence vectors and words speak for a boundary, near the target length, by dynamic programming.
+    Boundary,
     /// Cut where the predicted questions change, by dynamic programming.
     Intent,
     /// Whole sentences up to the target length.
@@ -306,6 +308,14 @@ pub enum ChunkMethod {
     Coherence,
     /// Sentences up to the target length, grouped so that those of a chunk are most alike, by dynamic programming.
     Cluster,
+}
+
+impl ChunkMethod {
+    /// Whether it compares sentences by their vectors, and so has them embedded with or without intents.
+    pub fn reads_sentences(self) -> bool {
+        use ChunkMethod::{Boundary, Cluster, Coherence};
+        matches!(self, Boundary | Cluster | Coherence)
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

@@ -62,7 +62,8 @@ fn document() -> impl Strategy<Value = String> {
     prop::collection::vec(piece, 0..24).prop_map(|pieces| pieces.concat())
 }
 
-const METHODS: [ChunkMethod; 4] = [
+const METHODS: [ChunkMethod; 5] = [
+    ChunkMethod::Boundary,
     ChunkMethod::Intent,
     ChunkMethod::Fixed,
     ChunkMethod::Sliding,

@@ -13,7 +13,8 @@ use super::fake::{Fake, Tokens};
 use super::unit::Units;
 use super::*;
 
-const METHODS: [ChunkMethod; 8] = [
+const METHODS: [ChunkMethod; 9] = [
+    ChunkMethod::Boundary,
     ChunkMethod::Intent,
     ChunkMethod::Fixed,
     ChunkMethod::Sliding,

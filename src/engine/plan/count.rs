@@ -296,6 +296,10 @@ fn count_document(
             sentences.div_ceil(favoured_length(&job.chunk)) as u64,
             tokens,
         ),
+        // Sentences are embedded by the build alone.
+        method if method.reads_sentences() => {
+            (tokens.div_ceil(job.chunk.target_tokens as u64), tokens)
+        }
         _ => match cut(&job.chunk, (title, text), &[], embedder) {
             Ok(cut) => (
                 cut.chunks.len() as u64,

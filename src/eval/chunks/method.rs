@@ -35,12 +35,14 @@ pub enum Method {
     Coherence,
     /// Chroma's ClusterSemanticChunker on sentences.
     Cluster,
+    /// Ours: boundaries that marks, sentence vectors and words speak for.
+    Boundary,
     /// Intent-driven chunking as published (arXiv 2602.14784), its λ made to fit the length.
     Paper,
 }
 
 impl Method {
-    pub const ALL: [Method; 8] = [
+    pub const ALL: [Method; 9] = [
         Method::Tokens,
         Method::Sliding,
         Method::Sentences,
@@ -48,6 +50,7 @@ impl Method {
         Method::Recursive,
         Method::Coherence,
         Method::Cluster,
+        Method::Boundary,
         Method::Paper,
     ];
 
@@ -60,6 +63,7 @@ impl Method {
             Method::Recursive => "recursive",
             Method::Coherence => "coherence",
             Method::Cluster => "cluster",
+            Method::Boundary => "boundary",
             Method::Paper => "paper",
         }
     }
@@ -78,6 +82,7 @@ impl Method {
             Method::Recursive => ChunkMethod::Recursive,
             Method::Coherence => ChunkMethod::Coherence,
             Method::Cluster => ChunkMethod::Cluster,
+            Method::Boundary => ChunkMethod::Boundary,
             Method::Paper => ChunkMethod::Intent,
         };
         let target = 1.0 + size * (cap as f64 - 1.0);

@@ -1,0 +1,300 @@
+//! A document of a generation with its chunks, their intents and questions, and where other methods would cut it.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
+use arrow::datatypes::{Float32Type, UInt32Type, UInt64Type};
+use datafusion::common::DataFusionError;
+use datafusion::prelude::{Expr, ParquetReadOptions, SessionConfig, SessionContext, col, lit};
+
+use crate::chunk::ChunkError;
+use crate::corpus;
+use crate::engine::functions::cut;
+use crate::job::spec::{self, ChunkMethod};
+use crate::model::Embed;
+use crate::store::Dataset;
+
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Document {
+    pub doc_id: String,
+    pub title: Option<String>,
+    pub text: String,
+    /// In order.
+    pub chunks: Vec<Chunk>,
+    pub others: Vec<Cuts>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Chunk {
+    pub chunk_id: String,
+    /// Code points into the document's text, half open.
+    pub start: usize,
+    pub end: usize,
+    pub tokens: u32,
+    /// With the cosine of each to the chunk, best first.
+    pub intents: Vec<(String, f32)>,
+    pub questions: Vec<Question>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Question {
+    pub text: String,
+    /// `intent` or `sample`.
+    pub origin: String,
+    /// log P(question | chunk) − log P(question | empty passage), per token.
+    pub gain: Option<f32>,
+    /// Whether the indexes took it.
+    pub indexed: bool,
+}
+
+/// Where a method begins chunks.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Cuts {
+    pub method: &'static str,
+    /// Code points, without the document's beginning.
+    pub starts: Vec<usize>,
+}
+
+/// Methods that are shown beside the document's own.
+const OTHERS: [(&str, ChunkMethod); 5] = [
+    ("boundary", ChunkMethod::Boundary),
+    ("fixed", ChunkMethod::Fixed),
+    ("paragraph", ChunkMethod::Paragraph),
+    ("recursive", ChunkMethod::Recursive),
+    ("cluster", ChunkMethod::Cluster),
+];
+
+/// Reads a document; None if the generation has none of this id. `lowest_gain` is the threshold of its indexes, None if
+/// they took no question.
+pub async fn read(
+    generation: &Path,
+    doc_id: &str,
+    lowest_gain: Option<f32>,
+) -> Result<Option<Document>, ReadError> {
+    let of_document = || col("doc_id").eq(lit(doc_id));
+    let columns = ["doc_id", "title", "text"];
+    let documents = rows(generation, Dataset::Documents, of_document(), &columns).await?;
+    let Some(batch) = documents.iter().find(|batch| batch.num_rows() > 0) else {
+        return Ok(None);
+    };
+    let title = batch.column(1).as_string::<i32>();
+    let mut document = Document {
+        doc_id: doc_id.to_owned(),
+        title: title.is_valid(0).then(|| title.value(0).to_owned()),
+        text: batch.column(2).as_string::<i32>().value(0).to_owned(),
+        ..Document::default()
+    };
+    let columns = ["chunk_id", "start", "end", "tokens", "intents"];
+    for batch in rows(generation, Dataset::Chunks, of_document(), &columns).await? {
+        document.chunks.extend(chunks(&batch));
+    }
+    document
+        .chunks
+        .sort_by_key(|chunk| (chunk.start, chunk.end));
+    let ids: Vec<Expr> = document.chunks.iter().map(|c| lit(&*c.chunk_id)).collect();
+    if !ids.is_empty() && generation.join(Dataset::Queries.folder()).exists() {
+        let of_chunks = col("chunk_id").in_list(ids, false);
+        let columns = ["chunk_id", "query_id", "text", "origin", "scores"];
+        let mut questions = BTreeMap::new();
+        for batch in rows(generation, Dataset::Queries, of_chunks, &columns).await? {
+            collect_questions(&batch, lowest_gain, &mut questions);
+        }
+        for chunk in &mut document.chunks {
+            let of_chunk = questions.remove(&chunk.chunk_id).unwrap_or_default();
+            chunk.questions = of_chunk.into_values().collect();
+        }
+    }
+    Ok(Some(document))
+}
+
+/// By chunk, and in it by the number of the question.
+type Questions = BTreeMap<String, BTreeMap<u64, Question>>;
+
+fn collect_questions(batch: &RecordBatch, lowest_gain: Option<f32>, questions: &mut Questions) {
+    let text = |column: usize, row: usize| batch.column(column).as_string::<i32>().value(row);
+    let scores = batch.column(4).as_struct();
+    let gains = scores
+        .column_by_name("gain")
+        .map(|gains| gains.as_primitive::<Float32Type>());
+    for row in 0..batch.num_rows() {
+        let gain = gains.and_then(|gains| gains.is_valid(row).then(|| gains.value(row)));
+        let number = text(1, row)
+            .rsplit_once('?')
+            .and_then(|id| id.1.parse().ok());
+        let question = Question {
+            text: text(2, row).to_owned(),
+            origin: text(3, row).to_owned(),
+            gain,
+            indexed: lowest_gain.is_some_and(|lowest| gain.is_none_or(|gain| gain >= lowest)),
+        };
+        let of_chunk = questions.entry(text(0, row).to_owned()).or_default();
+        of_chunk.insert(number.unwrap_or(u64::MAX), question);
+    }
+}
+
+fn chunks(batch: &RecordBatch) -> impl Iterator<Item = Chunk> {
+    let ids = batch.column(0).as_string::<i32>();
+    let point = |column: usize, row| {
+        let points = batch.column(column).as_primitive::<UInt64Type>();
+        points.value(row) as usize
+    };
+    (0..batch.num_rows()).map(move |row| Chunk {
+        chunk_id: ids.value(row).to_owned(),
+        start: point(1, row),
+        end: point(2, row),
+        tokens: batch.column(3).as_primitive::<UInt32Type>().value(row),
+        intents: intents(&batch.column(4).as_list::<i32>().value(row)),
+        questions: Vec::new(),
+    })
+}
+
+fn intents(list: &ArrayRef) -> Vec<(String, f32)> {
+    let list = list.as_struct();
+    let texts = list.column(0).as_string::<i32>();
+    let relevances = list.column(1).as_primitive::<Float32Type>();
+    let intent = |i| (texts.value(i).to_owned(), relevances.value(i));
+    (0..list.len()).map(intent).collect()
+}
+
+/// The rows of a dataset for which `condition` holds.
+async fn rows(
+    generation: &Path,
+    dataset: Dataset,
+    condition: Expr,
+    columns: &[&str],
+) -> Result<Vec<RecordBatch>, ReadError> {
+    let path = generation.join(dataset.folder());
+    let read = async {
+        let config = SessionConfig::new().set_bool(
+            "datafusion.execution.parquet.schema_force_view_types",
+            false,
+        );
+        let context = SessionContext::new_with_config(config);
+        let folder = corpus::url(&path)?;
+        let frame = context
+            .read_parquet(folder.as_str(), ParquetReadOptions::default())
+            .await?;
+        let frame = frame.filter(condition)?.select_columns(columns)?;
+        frame.collect().await
+    };
+    read.await.map_err(|source| ReadError {
+        path: path.clone(),
+        source: Box::new(source),
+    })
+}
+
+impl Document {
+    /// Cuts it by other methods, with the job's target and cap.
+    pub fn compare(
+        &mut self,
+        settings: &spec::Chunk,
+        embedder: &dyn Embed,
+    ) -> Result<(), ChunkError> {
+        for (name, method) in OTHERS {
+            if method == settings.method {
+                continue;
+            }
+            let settings = spec::Chunk {
+                method,
+                ..settings.clone()
+            };
+            let source = (self.title.as_deref(), self.text.as_str());
+            let chunked = cut(&settings, source, &[], embedder)?;
+            let starts = chunked.chunks.iter().skip(1).map(|chunk| chunk.start);
+            self.others.push(Cuts {
+                method: name,
+                starts: starts.collect(),
+            });
+        }
+        Ok(())
+    }
+
+    /// The parts of a chunk between the places where other methods cut, and the names of those that cut before each.
+    pub fn parts(&self, chunk: &Chunk) -> Vec<(Vec<&'static str>, String)> {
+        let mut cuts: BTreeMap<usize, Vec<&'static str>> = BTreeMap::new();
+        cuts.insert(chunk.start, Vec::new());
+        for other in &self.others {
+            let inside = |start: &&usize| (chunk.start..chunk.end).contains(*start);
+            for &start in other.starts.iter().filter(inside) {
+                cuts.entry(start).or_default().push(other.method);
+            }
+        }
+        let ends: Vec<usize> = cuts.keys().copied().skip(1).chain([chunk.end]).collect();
+        let mut points = self.text.chars().skip(chunk.start);
+        let parts = cuts.into_iter().zip(ends);
+        let part = |((start, methods), end): ((usize, Vec<&'static str>), usize)| {
+            (methods, points.by_ref().take(end - start).collect())
+        };
+        parts.map(part).collect()
+    }
+}
+
+/// Why a document could not be read.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {source}", path.display())]
+pub struct ReadError {
+    path: PathBuf,
+    source: Box<DataFusionError>,
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    pub fn document() -> Document {
+        let question = |text: &str, gain, indexed| Question {
+            text: text.into(),
+            origin: "sample".into(),
+            gain,
+            indexed,
+        };
+        Document {
+            doc_id: "d<1>".into(),
+            title: Some("Ä & B".into()),
+            text: "One é. Two.\n\nThree.".into(),
+            chunks: vec![
+                Chunk {
+                    chunk_id: "d<1>#0".into(),
+                    start: 0,
+                    end: 11,
+                    tokens: 6,
+                    intents: vec![("What is <one>?".into(), 0.625)],
+                    questions: vec![
+                        question("why two?", Some(1.5), true),
+                        question("who?", Some(-0.25), false),
+                    ],
+                },
+                Chunk {
+                    chunk_id: "d<1>#1".into(),
+                    start: 13,
+                    end: 19,
+                    tokens: 2,
+                    intents: Vec::new(),
+                    questions: Vec::new(),
+                },
+            ],
+            others: vec![
+                Cuts {
+                    method: "fixed",
+                    starts: vec![7, 13],
+                },
+                Cuts {
+                    method: "paragraph",
+                    starts: vec![13],
+                },
+            ],
+        }
+    }
+
+    #[test]
+    fn a_chunk_is_parted_where_others_cut() {
+        let document = document();
+        let parts = document.parts(&document.chunks[0]);
+        let expected: [(Vec<&str>, String); 2] =
+            [(vec![], "One é. ".into()), (vec!["fixed"], "Two.".into())];
+        assert_eq!(parts, expected);
+        let parts = document.parts(&document.chunks[1]);
+        assert_eq!(parts, [(vec!["fixed", "paragraph"], "Three.".to_owned())]);
+    }
+}
