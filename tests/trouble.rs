@@ -251,6 +251,7 @@ fn a_server_that_recovers_after_too_many_failures() {
         "model = \"qwen2.gguf\"",
         &format!("model = \"m\"\nserver = \"{}\"", server.base),
     );
+    let job = job.replace("[intents]\nenabled = true\n", "");
     let more = "[intents]\nenabled = false\n[chunk]\nmethod = \"fixed\"\n[dense]\nenabled = false\n\
                 [engine]\nshard_documents = 1\nmax_failures = 0\n";
     fs::write(place.path("job.toml"), job + more).unwrap();

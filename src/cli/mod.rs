@@ -39,8 +39,8 @@ use crate::{
     store::Manifest,
 };
 
-/// Builds a search index from a Parquet corpus: documents cut where a reader's questions change, each chunk
-/// with the questions it answers, one sparse and one dense index over the same chunks.
+/// Builds a search index from a Parquet corpus: documents cut where they speak for it, each chunk with the questions
+/// it answers, one sparse and one dense index over the same chunks.
 #[derive(Debug, Parser)]
 #[command(name = "intendex", version, propagate_version = true)]
 pub struct Cli {

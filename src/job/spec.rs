@@ -228,6 +228,8 @@ impl std::fmt::Debug for Secret {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Intents {
+    /// Have the generator predict them. `chunk.method = "intent"` cuts by them, and each becomes a question of the chunk
+    /// that serves it best; other methods do without.
     pub enabled: bool,
     /// Longest section read at once, in tokens of the generator.
     pub section_tokens: usize,
@@ -241,7 +243,7 @@ pub struct Intents {
 impl Default for Intents {
     fn default() -> Self {
         Self {
-            enabled: true,
+            enabled: false,
             section_tokens: 1024,
             max_document_chars: 200_000,
             temperature: 0.7,

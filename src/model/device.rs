@@ -11,7 +11,8 @@ pub fn device(name: &str) -> Result<Device, ModelError> {
     match name {
         "cpu" => Ok(Device::Cpu),
         "auto" if cfg!(feature = "cuda") => Ok(open(0).unwrap_or_else(|e| {
-            tracing::warn!("no GPU could be opened ({e}); the models run on the CPU");
+            let why = first_line(&e);
+            tracing::warn!("no GPU could be opened ({why}); the models run on the CPU");
             Device::Cpu
         })),
         "auto" => Ok(Device::Cpu),
@@ -37,10 +38,17 @@ fn cuda(name: &str) -> Result<Device, ModelError> {
         ));
     }
     open(ordinal).map_err(|e| {
+        let why = first_line(&e);
         fail(format!(
-            "cannot be opened ({e}); check `nvidia-smi`, or set models.device = \"cpu\""
+            "cannot be opened ({why}); check `nvidia-smi`, or set models.device = \"cpu\""
         ))
     })
+}
+
+/// candle puts a backtrace below the message.
+fn first_line(error: &impl Display) -> String {
+    let text = error.to_string();
+    text.lines().next().unwrap_or_default().to_owned()
 }
 
 /// A GPU with one stream, which all threads share: what one asks for comes after what another has.

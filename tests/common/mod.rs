@@ -81,10 +81,15 @@ impl Place {
 
     /// Writes job.toml: everything on, with `more` (whole tables) at the end.
     pub fn write_job(&self, more: &str) {
+        // Off by default; what depends on them is tested too.
+        let intents = match more.contains("[intents]") {
+            true => "",
+            false => "[intents]\nenabled = true\n",
+        };
         let job = format!(
             "version = 1\nname = \"test\"\n[corpus]\npath = \"corpus.parquet\"\ntitle = \"title\"\n[output]\npath = \"out\"\n\
              [models]\noffline = true\ndevice = \"cpu\"\n[models.embedder]\nmodel = \"bert\"\n\
-             [models.generator]\nmodel = \"qwen2.gguf\"\n{more}\n"
+             [models.generator]\nmodel = \"qwen2.gguf\"\n{intents}{more}\n"
         );
         fs::write(self.path("job.toml"), job).unwrap();
     }
