@@ -13,7 +13,7 @@ CUDA := target/cuda
 # The oldest GPUs that the binary will run on: 80 (A100), 89 (L4, RTX 40), 90 (H100, H200, and no other).
 export CUDA_COMPUTE_CAP ?= 80
 
-.PHONY: help setup models build cuda cuda-toolkit quickstart test test-crash test-incremental fuzz lint schemas bench bench-gpu bench-gpu-build bench-index bench-models bench-scale clean
+.PHONY: help setup models build cuda cuda-toolkit quickstart test test-crash test-incremental fuzz lint schemas ablation-chunks bench bench-chunk bench-gpu bench-gpu-build bench-index bench-models bench-scale clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -85,12 +85,24 @@ bench-models: setup $(VENV)/.complete ## the models against llama.cpp and ONNX R
 	cargo bench --bench models --no-run
 	$(VENV)/bin/python benches/models.py $(INTENDEX_EVAL_DATA) $(INTENDEX_MODELS)
 
+bench-chunk: setup $(VENV)/.complete ## the chunking of text with vectors against numpy
+	cargo bench --bench chunk
+	$(VENV)/bin/python benches/chunk.py
+
 bench-index: setup $(VENV)/.complete ## the index builds against Tantivy and FAISS alone; needs INTENDEX_EVAL_DATA
 	cargo bench --bench index --no-run
 	$(VENV)/bin/python benches/index.py $(INTENDEX_EVAL_DATA)
 
 bench-scale: build $(VENV)/.complete ## memory and time of 10,000 to 200,000 documents; needs INTENDEX_EVAL_DATA
 	$(VENV)/bin/python benches/scale.py $(INTENDEX) $(INTENDEX_EVAL_DATA)/scifact/corpus.parquet $(INTENDEX_MODELS)/minilm
+
+ABLATION = $(INTENDEX) eval chunks $(INTENDEX_EVAL_DATA)/$(1) --model $(INTENDEX_MODELS)/minilm --lengths 100,150
+ablation-chunks: build ## chunkers compared at equal length (jobs/ablation/chunks.md); needs INTENDEX_EVAL_DATA
+	mkdir -p target/ablation
+	$(call ABLATION,squad_train_sample) --half report --out target/ablation/squad.parquet
+	$(call ABLATION,squad_train_sample) --half report --no-marks --out target/ablation/squad-no-marks.parquet
+	$(call ABLATION,chroma_chunking) --out target/ablation/chroma.parquet
+	$(call ABLATION,chroma_chunking) --no-marks --out target/ablation/chroma-no-marks.parquet
 
 test-crash: setup ## kill real builds 200 times at random moments and compare what they publish
 	INTENDEX_CRASHES=200 cargo test --test crash -- --nocapture

@@ -1,7 +1,7 @@
 //! Cutting documents whose sentences have vectors: the dynamic programme of intent-driven chunking (384 numbers a vector, 20
 //! intents a document, L = 24), and the method `boundary` as a whole, from text to chunks, with an embedder that costs
 //! nothing. 100 documents of 500 sentences, and single documents of 1,000 to 100,000, which have to take time in proportion.
-//! `benches/chunk.py` runs the same in numpy.
+//! `benches/chunk.py` runs the published objective in numpy, on vectors of the same shapes.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 

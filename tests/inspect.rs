@@ -13,6 +13,13 @@ fn inspect(place: &Place, code: i32, arguments: &[&str]) -> (String, String) {
     (String::from_utf8(output.stdout).unwrap(), said)
 }
 
+fn unmarked(shown: &str) -> String {
+    let chunks = shown.split_once("\n────").unwrap().1;
+    let mut parts = chunks.split('┊');
+    let first = parts.next().unwrap().to_owned();
+    parts.skip(1).step_by(2).fold(first, |all, part| all + part)
+}
+
 #[test]
 fn a_document_is_shown_with_its_chunks_and_questions() {
     let place = Place::new(&documents());
@@ -55,8 +62,14 @@ fn a_document_is_shown_with_its_chunks_and_questions() {
                 );
             }
         }
-        let first = text.split_whitespace().next().unwrap();
-        assert!(shown.contains(first));
+        // Without the marks of other methods' cuts, the text is there in order.
+        let mut rest: &str = &unmarked(&shown);
+        for word in text.split_whitespace() {
+            let at = rest
+                .find(word)
+                .unwrap_or_else(|| panic!("{word} not in {shown}"));
+            rest = &rest[at + word.len()..];
+        }
     }
 }
 
@@ -75,13 +88,23 @@ fn a_page_is_written_and_what_cannot_be_shown_is_said() {
     assert_eq!(shown, "");
     let page = fs::read_to_string(place.path("page.html")).unwrap();
     assert!(page.starts_with("<!DOCTYPE html>") && page.trim_end().ends_with("</html>"));
+    let chunks = texts(&read(&place.generation(1), "chunks"), "doc_id");
+    let count = chunks.iter().filter(|owner| *owner == id).count();
+    assert_eq!(page.matches("<section>").count(), count);
 
     let (_, said) = inspect(&place, 2, &["nobody"]);
     assert!(said.contains("out has no document \"nobody\""), "{said}");
     let (_, said) = inspect(&place, 2, &[id, "--html", "nowhere/page.html"]);
     assert!(said.contains("cannot write nowhere/page.html"), "{said}");
-    let (_, said) = inspect(&place, 2, &[id, "--model", "nowhere"]);
-    assert!(said.contains("--model"), "{said}");
+    let (shown, said) = inspect(&place, 0, &["tides#0", "--model", "nowhere"]);
+    assert!(
+        said.contains("not shown") && said.contains("nowhere"),
+        "{said}"
+    );
+    assert!(
+        shown.starts_with("tides  Tides\n") && !shown.contains('┊'),
+        "{shown}"
+    );
     fs::remove_dir_all(place.path("out/generations/1/chunks")).unwrap();
     let (_, said) = inspect(&place, 2, &[id]);
     assert!(said.contains("chunks"), "{said}");

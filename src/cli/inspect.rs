@@ -16,13 +16,14 @@ use crate::{
     store::{Manifest, Output, read_json},
 };
 
-/// Shows a document of a published index: its chunks, their intents and questions with their scores, and where other
-/// methods would cut.
+/// Shows a document of a published index: its chunks, their intents and questions with their scores, and where `fixed`,
+/// `paragraph`, `recursive`, `cluster` and `boundary` would cut.
 #[derive(Debug, clap::Args)]
 pub struct InspectArgs {
     /// The output folder of a job.
     #[arg(value_name = "OUT")]
     pub index: PathBuf,
+    /// The document, or one of its chunks.
     #[arg(value_name = "DOC_ID")]
     pub doc_id: String,
     /// Write a page of HTML here instead.
@@ -42,26 +43,26 @@ pub struct InspectArgs {
 pub fn run(args: InspectArgs) -> anyhow::Result<ExitStatus> {
     let (_, generation) = Output::new(&args.index).current()?;
     let manifest: Manifest = read_json(&generation.join("manifest.json"))?;
-    let indexes = &manifest.indexes;
-    let lowest =
-        (indexes.queries_indexed > 0).then(|| indexes.query_threshold.unwrap_or(f32::NEG_INFINITY));
     let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
-    let read = document::read(&generation, &args.doc_id, lowest);
-    let Some(mut document) = runtime.block_on(read)? else {
+    let read = |id: &str| runtime.block_on(document::read(&generation, id, &manifest.indexes));
+    let mut found = read(&args.doc_id)?;
+    // A chunk's id, as search prints it, names its document.
+    if let (None, Some((document, _))) = (&found, args.doc_id.rsplit_once('#')) {
+        found = read(document)?;
+    }
+    let Some(mut document) = found else {
         bail!(
-            "{} has no document {:?}; its documents are in {}",
+            "{} has no document {:?}; its documents are in {}, and rows that failed in {}",
             args.index.display(),
             args.doc_id,
-            generation.join("documents").display()
+            generation.join("documents").display(),
+            generation.join("quarantine").display()
         );
     };
-    let models = built_with(&manifest, args.model.as_deref(), &args.device, args.offline);
-    let embedder = models.and_then(|models| models.embedder()).with_context(|| {
-        let name = &manifest.embedder.name;
-        format!("other methods count tokens with the index's embedder, {name}, which cannot be used; name its folder with --model")
-    })?;
     let settings = &manifest.parameters.chunk;
-    document.compare(settings, &*embedder)?;
+    if let Err(error) = compare(&mut document, &args, &manifest) {
+        tracing::warn!("where other methods would cut is not shown: {error:#}");
+    }
     let method = match serde_json::to_value(settings.method)? {
         Value::String(name) => name,
         other => other.to_string(),
@@ -76,4 +77,14 @@ pub fn run(args: InspectArgs) -> anyhow::Result<ExitStatus> {
         None => terminal::write(&mut io::stdout().lock(), &document, &method)?,
     }
     Ok(ExitStatus::Done)
+}
+
+fn compare(
+    document: &mut document::Document,
+    args: &InspectArgs,
+    manifest: &Manifest,
+) -> anyhow::Result<()> {
+    let models = built_with(manifest, args.model.as_deref(), &args.device, args.offline)?;
+    let embedder = models.embedder()?;
+    Ok(document.compare(&manifest.parameters.chunk, &*embedder)?)
 }

@@ -228,8 +228,8 @@ impl std::fmt::Debug for Secret {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Intents {
-    /// Have the generator predict them. `chunk.method = "intent"` cuts by them, and each becomes a question of the chunk
-    /// that serves it best; other methods do without.
+    /// Have the generator predict them. `chunk.method = "intent"` cuts by them; with any method each is also a question of
+    /// the chunk that it is closest to, if `expand.enabled`.
     pub enabled: bool,
     /// Longest section read at once, in tokens of the generator.
     pub section_tokens: usize,
@@ -261,8 +261,9 @@ pub struct Chunk {
     pub objective: Objective,
     /// No chunk is longer, in tokens of the embedder (special tokens not counted); default: what the embedder takes.
     pub max_tokens: Option<usize>,
-    /// Length that all methods but `intent` aim at, in tokens of the embedder: most tokens of a chunk, for `boundary` and
-    /// `coherence` the mean.
+    /// Length that all methods but `intent` aim at, in tokens of the embedder: for `boundary` and `coherence` about the mean,
+    /// for the others the most. A sentence, table or code block that is longer stays whole up to `max_tokens`, but for
+    /// `tokens` and `recursive`.
     pub target_tokens: usize,
     /// Tokens that neighbouring `sliding` windows share.
     pub overlap_tokens: usize,

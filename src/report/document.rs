@@ -13,7 +13,7 @@ use crate::corpus;
 use crate::engine::functions::cut;
 use crate::job::spec::{self, ChunkMethod};
 use crate::model::Embed;
-use crate::store::Dataset;
+use crate::store::{Dataset, Indexes};
 
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Document {
@@ -52,9 +52,13 @@ pub struct Question {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Cuts {
     pub method: &'static str,
-    /// Code points, without the document's beginning.
+    pub chunks: usize,
+    /// Code points in order, without the document's beginning.
     pub starts: Vec<usize>,
 }
+
+/// The methods that cut before a part of a chunk, and its text.
+pub type Part<'a> = (Vec<&'static str>, &'a str);
 
 /// Methods that are shown beside the document's own.
 const OTHERS: [(&str, ChunkMethod); 5] = [
@@ -65,12 +69,11 @@ const OTHERS: [(&str, ChunkMethod); 5] = [
     ("cluster", ChunkMethod::Cluster),
 ];
 
-/// Reads a document; None if the generation has none of this id. `lowest_gain` is the threshold of its indexes, None if
-/// they took no question.
+/// Reads a document; None if the generation has none of this id. `indexes` are those of its manifest.
 pub async fn read(
     generation: &Path,
     doc_id: &str,
-    lowest_gain: Option<f32>,
+    indexes: &Indexes,
 ) -> Result<Option<Document>, ReadError> {
     let of_document = || col("doc_id").eq(lit(doc_id));
     let columns = ["doc_id", "title", "text"];
@@ -93,12 +96,15 @@ pub async fn read(
         .chunks
         .sort_by_key(|chunk| (chunk.start, chunk.end));
     let ids: Vec<Expr> = document.chunks.iter().map(|c| lit(&*c.chunk_id)).collect();
-    if !ids.is_empty() && generation.join(Dataset::Queries.folder()).exists() {
+    let has_questions = Dataset::Queries
+        .parts(generation)
+        .is_ok_and(|parts| !parts.is_empty());
+    if has_questions && !ids.is_empty() {
         let of_chunks = col("chunk_id").in_list(ids, false);
         let columns = ["chunk_id", "query_id", "text", "origin", "scores"];
         let mut questions = BTreeMap::new();
         for batch in rows(generation, Dataset::Queries, of_chunks, &columns).await? {
-            collect_questions(&batch, lowest_gain, &mut questions);
+            collect_questions(&batch, indexes, &mut questions);
         }
         for chunk in &mut document.chunks {
             let of_chunk = questions.remove(&chunk.chunk_id).unwrap_or_default();
@@ -111,7 +117,7 @@ pub async fn read(
 /// By chunk, and in it by the number of the question.
 type Questions = BTreeMap<String, BTreeMap<u64, Question>>;
 
-fn collect_questions(batch: &RecordBatch, lowest_gain: Option<f32>, questions: &mut Questions) {
+fn collect_questions(batch: &RecordBatch, indexes: &Indexes, questions: &mut Questions) {
     let text = |column: usize, row: usize| batch.column(column).as_string::<i32>().value(row);
     let scores = batch.column(4).as_struct();
     let gains = scores
@@ -126,7 +132,7 @@ fn collect_questions(batch: &RecordBatch, lowest_gain: Option<f32>, questions: &
             text: text(2, row).to_owned(),
             origin: text(3, row).to_owned(),
             gain,
-            indexed: lowest_gain.is_some_and(|lowest| gain.is_none_or(|gain| gain >= lowest)),
+            indexed: indexes.took(gain),
         };
         let of_chunk = questions.entry(text(0, row).to_owned()).or_default();
         of_chunk.insert(number.unwrap_or(u64::MAX), question);
@@ -204,29 +210,46 @@ impl Document {
             let starts = chunked.chunks.iter().skip(1).map(|chunk| chunk.start);
             self.others.push(Cuts {
                 method: name,
+                chunks: chunked.chunks.len(),
                 starts: starts.collect(),
             });
         }
         Ok(())
     }
 
-    /// The parts of a chunk between the places where other methods cut, and the names of those that cut before each.
-    pub fn parts(&self, chunk: &Chunk) -> Vec<(Vec<&'static str>, String)> {
-        let mut cuts: BTreeMap<usize, Vec<&'static str>> = BTreeMap::new();
-        cuts.insert(chunk.start, Vec::new());
+    /// The parts of each chunk between the places where other methods cut, and the names of those that cut before each.
+    pub fn parts(&self) -> Vec<Vec<Part<'_>>> {
+        let mut cuts: Vec<(usize, &'static str)> = Vec::new();
         for other in &self.others {
-            let inside = |start: &&usize| (chunk.start..chunk.end).contains(*start);
-            for &start in other.starts.iter().filter(inside) {
-                cuts.entry(start).or_default().push(other.method);
-            }
+            cuts.extend(other.starts.iter().map(|&start| (start, other.method)));
         }
-        let ends: Vec<usize> = cuts.keys().copied().skip(1).chain([chunk.end]).collect();
-        let mut points = self.text.chars().skip(chunk.start);
-        let parts = cuts.into_iter().zip(ends);
-        let part = |((start, methods), end): ((usize, Vec<&'static str>), usize)| {
-            (methods, points.by_ref().take(end - start).collect())
+        cuts.sort_by_key(|cut| cut.0);
+        let mut bytes: Vec<usize> = self.text.char_indices().map(|(byte, _)| byte).collect();
+        bytes.push(self.text.len());
+        let text = |start: usize, end: usize| &self.text[bytes[start]..bytes[end]];
+        let parts = |chunk: &Chunk| {
+            let first = cuts.partition_point(|cut| cut.0 < chunk.start);
+            let inside = cuts[first..].iter().take_while(|cut| cut.0 < chunk.end);
+            let mut parts = vec![(chunk.start, Vec::new())];
+            for &(start, method) in inside {
+                if parts.last().is_none_or(|(last, _)| *last < start) {
+                    parts.push((start, Vec::new()));
+                }
+                parts
+                    .last_mut()
+                    .into_iter()
+                    .for_each(|part| part.1.push(method));
+            }
+            let ends: Vec<usize> = parts
+                .iter()
+                .skip(1)
+                .map(|part| part.0)
+                .chain([chunk.end])
+                .collect();
+            let part = |((start, methods), end)| (methods, text(start, end));
+            parts.into_iter().zip(ends).map(part).collect()
         };
-        parts.map(part).collect()
+        self.chunks.iter().map(parts).collect()
     }
 }
 
@@ -277,10 +300,12 @@ pub(super) mod tests {
             others: vec![
                 Cuts {
                     method: "fixed",
+                    chunks: 3,
                     starts: vec![7, 13],
                 },
                 Cuts {
                     method: "paragraph",
+                    chunks: 2,
                     starts: vec![13],
                 },
             ],
@@ -290,11 +315,10 @@ pub(super) mod tests {
     #[test]
     fn a_chunk_is_parted_where_others_cut() {
         let document = document();
-        let parts = document.parts(&document.chunks[0]);
-        let expected: [(Vec<&str>, String); 2] =
-            [(vec![], "One é. ".into()), (vec!["fixed"], "Two.".into())];
-        assert_eq!(parts, expected);
-        let parts = document.parts(&document.chunks[1]);
-        assert_eq!(parts, [(vec!["fixed", "paragraph"], "Three.".to_owned())]);
+        let expected: [Vec<Part>; 2] = [
+            vec![(vec![], "One é. "), (vec!["fixed"], "Two.")],
+            vec![(vec!["fixed", "paragraph"], "Three.")],
+        ];
+        assert_eq!(document.parts(), expected);
     }
 }

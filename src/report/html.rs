@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use super::document::{Chunk, Document};
+use super::document::{Chunk, Document, Part};
 
 const STYLE: &str = "body{font:16px/1.5 sans-serif;max-width:60em;margin:2em auto;padding:0 1em;color:#222}\
 section{border-left:4px solid #47a;margin:1em 0;padding:.2em 1em;background:#f6f8fb}\
@@ -26,29 +26,39 @@ pub fn write(out: &mut dyn Write, document: &Document, method: &str) -> io::Resu
         document
             .others
             .iter()
-            .map(|other| format!(", {} by {}", other.starts.len() + 1, other.method))
+            .map(|other| format!(", {} by {}", other.chunks, other.method))
             .collect::<String>()
     )?;
-    for chunk in &document.chunks {
-        write_chunk(out, document, chunk)?;
+    if !document.others.is_empty() {
+        writeln!(
+            out,
+            "<p><mark>methods</mark> stand where others would begin a chunk.</p>"
+        )?;
+    }
+    for (chunk, parts) in document.chunks.iter().zip(&document.parts()) {
+        write_chunk(out, chunk, parts)?;
     }
     writeln!(out, "</body></html>")
 }
 
-fn write_chunk(out: &mut dyn Write, document: &Document, chunk: &Chunk) -> io::Result<()> {
+fn write_chunk(out: &mut dyn Write, chunk: &Chunk, parts: &[Part]) -> io::Result<()> {
     let (id, tokens) = (escaped(&chunk.chunk_id), chunk.tokens);
     let (start, end) = (chunk.start, chunk.end);
     write!(
         out,
         "<section><h2>{id} · {start}..{end} · {tokens} tokens</h2><p>"
     )?;
-    for (methods, text) in document.parts(chunk) {
+    for (methods, text) in parts {
         if !methods.is_empty() {
             write!(out, "<mark>{}</mark>", methods.join(" "))?;
         }
-        write!(out, "{}", escaped(&text))?;
+        write!(out, "{}", escaped(text))?;
     }
-    write!(out, "</p><table>")?;
+    write!(out, "</p>")?;
+    if chunk.intents.is_empty() && chunk.questions.is_empty() {
+        return writeln!(out, "</section>");
+    }
+    write!(out, "<table>")?;
     for (text, relevance) in &chunk.intents {
         let text = escaped(text);
         write!(

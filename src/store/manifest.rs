@@ -57,6 +57,14 @@ pub struct Indexes {
     pub dense_queries: Option<IndexSummary>,
 }
 
+impl Indexes {
+    /// Whether they took a query of this gain, None where it could not be scored.
+    pub fn took(&self, gain: Option<f32>) -> bool {
+        let above = |gain: f32| self.query_threshold.is_some_and(|lowest| gain >= lowest);
+        self.queries_indexed > 0 && gain.is_none_or(above)
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct IndexSummary {
     pub rows: u64,

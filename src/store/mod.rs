@@ -26,7 +26,7 @@ use serde::{Serialize, de::DeserializeOwned};
 
 pub use dataset::Dataset;
 pub use generation::{Building, Generation, Output, Removed, Writer};
-pub use manifest::Manifest;
+pub use manifest::{Indexes, Manifest};
 
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {

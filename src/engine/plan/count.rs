@@ -298,7 +298,18 @@ fn count_document(
         ),
         // Sentences are embedded by the build alone.
         method if method.reads_sentences() => {
-            (tokens.div_ceil(job.chunk.target_tokens as u64), tokens)
+            let room = embedder
+                .max_text_tokens()
+                .saturating_sub(title_tokens(title, embedder)?);
+            let cap = job
+                .chunk
+                .max_tokens
+                .map_or(room, |cap| cap.min(room))
+                .max(1);
+            let target = job.chunk.target_tokens.min(cap);
+            // No sentence is cut that fits.
+            let most = sentences as u64 + tokens / cap as u64;
+            (tokens.div_ceil(target as u64).min(most), tokens)
         }
         _ => match cut(&job.chunk, (title, text), &[], embedder) {
             Ok(cut) => (
