@@ -8,6 +8,7 @@ use intendex::index::{SparseIndex, SparseWeights};
 use intendex::search::{
     Fusion, Mode, Request, SearchError, SearchSettings, Searcher, Unit, passages,
 };
+use intendex::store::Indexes;
 
 const SETTINGS: SearchSettings = SearchSettings {
     sparse: SparseWeights {
@@ -228,8 +229,15 @@ fn passages_have_their_texts_and_indexed_queries() {
     generation::write(dir.path(), &WordEmbedder::new());
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let wanted = ["naïve docs/1#0", "cats#0", "sea#0", "gone#9"];
+    let indexes = Indexes {
+        query_threshold: Some(0.5),
+        queries_indexed: 2,
+        sparse: None,
+        dense_text: None,
+        dense_queries: None,
+    };
     let found = runtime
-        .block_on(passages::read(dir.path(), &wanted, Some(0.5)))
+        .block_on(passages::read(dir.path(), &wanted, &indexes))
         .unwrap();
     assert_eq!(found.len(), 3);
     assert_eq!(found["naïve docs/1#0"].text, CHUNKS[4].1);

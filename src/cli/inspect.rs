@@ -1,16 +1,12 @@
 //! `intendex inspect`: shows how a document was cut.
 
-use std::{
-    fs::File,
-    io::{self, BufWriter, Write},
-    path::PathBuf,
-};
+use std::path::PathBuf;
 
 use anyhow::{Context, bail};
 use clap::builder::BoolishValueParser;
 use serde_json::Value;
 
-use super::{ExitStatus, built_with};
+use super::{ExitStatus, built_with, out::Out};
 use crate::{
     report::{document, html, terminal},
     store::{Manifest, Output, read_json},
@@ -26,7 +22,7 @@ pub struct InspectArgs {
     /// The document, or one of its chunks.
     #[arg(value_name = "DOC_ID")]
     pub doc_id: String,
-    /// Write a page of HTML here instead.
+    /// Write a page of HTML here instead; the file appears when it is whole.
     #[arg(long, value_name = "FILE", env = "INTENDEX_INSPECT_HTML")]
     pub html: Option<PathBuf>,
     /// Folder of the embedder, when it is not where it was during the build.
@@ -67,15 +63,13 @@ pub fn run(args: InspectArgs) -> anyhow::Result<ExitStatus> {
         Value::String(name) => name,
         other => other.to_string(),
     };
-    match &args.html {
-        Some(path) => {
-            let cannot = || format!("cannot write {}", path.display());
-            let mut out = BufWriter::new(File::create(path).with_context(cannot)?);
-            html::write(&mut out, &document, &method).with_context(cannot)?;
-            out.flush().with_context(cannot)?;
+    Out::create(args.html.as_deref())?.write(|out| {
+        match args.html {
+            Some(_) => html::write(out, &document, &method)?,
+            None => terminal::write(out, &document, &method)?,
         }
-        None => terminal::write(&mut io::stdout().lock(), &document, &method)?,
-    }
+        Ok(())
+    })?;
     Ok(ExitStatus::Done)
 }
 

@@ -14,6 +14,7 @@ mod import;
 mod inspect;
 mod man;
 mod models;
+mod out;
 mod plan;
 mod processor;
 mod progress;

@@ -11,8 +11,8 @@ use std::{
 use anyhow::{Context, bail};
 use clap::builder::BoolishValueParser;
 
-use self::results::{Out, Passages, read_passages, write_json, write_text, write_trec};
-use super::{ExitStatus, at_least_one, built_with};
+use self::results::{Passages, read_passages, write_json, write_text, write_trec};
+use super::{ExitStatus, at_least_one, built_with, out::Out};
 use crate::{
     index::SparseWeights,
     model::{Embed, ModelIdentity},

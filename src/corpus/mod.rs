@@ -17,4 +17,4 @@ pub use error::CorpusError;
 pub use files::{CorpusFile, corpus_fingerprint};
 pub use judge::{CorpusBatch, Position, Rejected};
 pub use scan::{CorpusScan, open};
-pub use session::{session, url};
+pub use session::{select, session, url};

@@ -4,14 +4,17 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use datafusion::arrow::array::RecordBatch;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
-use datafusion::prelude::{SessionConfig, SessionContext};
+use datafusion::prelude::{Expr, ParquetReadOptions, SessionConfig, SessionContext};
 use url::Url;
 
 use crate::job::spec::Engine;
+
+const VIEW_TYPES: &str = "datafusion.execution.parquet.schema_force_view_types";
 
 /// A session that uses at most `engine.memory_mib` before it spills into the folder `spill`, made if absent.
 pub fn session(engine: &Engine, spill: &Path) -> Result<SessionContext> {
@@ -29,11 +32,20 @@ pub fn session(engine: &Engine, spill: &Path) -> Result<SessionContext> {
         .with_target_partitions(1)
         .with_batch_size(1024)
         // The stages work on plain string arrays.
-        .set_bool(
-            "datafusion.execution.parquet.schema_force_view_types",
-            false,
-        );
+        .set_bool(VIEW_TYPES, false);
     Ok(SessionContext::new_with_config_rt(config, runtime))
+}
+
+/// The rows of Parquet files for which `condition` holds, in memory; strings are plain arrays.
+pub async fn select(path: &Path, condition: Expr, columns: &[&str]) -> Result<Vec<RecordBatch>> {
+    let config = SessionConfig::new().set_bool(VIEW_TYPES, false);
+    let context = SessionContext::new_with_config(config);
+    let folder = url(path)?;
+    let frame = context
+        .read_parquet(folder.as_str(), ParquetReadOptions::default())
+        .await?;
+    let frame = frame.filter(condition)?.select_columns(columns)?;
+    frame.collect().await
 }
 
 /// A file or folder for DataFusion, to which `[`, `*` and `?` in a path as such stand for other characters.

@@ -6,13 +6,14 @@ use std::path::{Path, PathBuf};
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::datatypes::{Float32Type, UInt32Type, UInt64Type};
 use datafusion::common::DataFusionError;
-use datafusion::prelude::{Expr, ParquetReadOptions, SessionConfig, SessionContext, col, lit};
+use datafusion::prelude::{Expr, col, lit};
 
 use crate::chunk::ChunkError;
 use crate::corpus;
 use crate::engine::functions::cut;
 use crate::job::spec::{self, ChunkMethod};
 use crate::model::Embed;
+use crate::search::passages::ordinal;
 use crate::store::{Dataset, Indexes};
 
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -46,6 +47,12 @@ pub struct Question {
     pub gain: Option<f32>,
     /// Whether the indexes took it.
     pub indexed: bool,
+}
+
+impl Question {
+    pub fn shown_gain(&self) -> String {
+        self.gain.map_or("–".into(), |gain| format!("{gain:.3}"))
+    }
 }
 
 /// Where a method begins chunks.
@@ -115,7 +122,7 @@ pub async fn read(
 }
 
 /// By chunk, and in it by the number of the question.
-type Questions = BTreeMap<String, BTreeMap<u64, Question>>;
+type Questions = BTreeMap<String, BTreeMap<Option<u64>, Question>>;
 
 fn collect_questions(batch: &RecordBatch, indexes: &Indexes, questions: &mut Questions) {
     let text = |column: usize, row: usize| batch.column(column).as_string::<i32>().value(row);
@@ -125,9 +132,6 @@ fn collect_questions(batch: &RecordBatch, indexes: &Indexes, questions: &mut Que
         .map(|gains| gains.as_primitive::<Float32Type>());
     for row in 0..batch.num_rows() {
         let gain = gains.and_then(|gains| gains.is_valid(row).then(|| gains.value(row)));
-        let number = text(1, row)
-            .rsplit_once('?')
-            .and_then(|id| id.1.parse().ok());
         let question = Question {
             text: text(2, row).to_owned(),
             origin: text(3, row).to_owned(),
@@ -135,7 +139,7 @@ fn collect_questions(batch: &RecordBatch, indexes: &Indexes, questions: &mut Que
             indexed: indexes.took(gain),
         };
         let of_chunk = questions.entry(text(0, row).to_owned()).or_default();
-        of_chunk.insert(number.unwrap_or(u64::MAX), question);
+        of_chunk.insert(ordinal(text(1, row)), question);
     }
 }
 
@@ -171,21 +175,9 @@ async fn rows(
     columns: &[&str],
 ) -> Result<Vec<RecordBatch>, ReadError> {
     let path = generation.join(dataset.folder());
-    let read = async {
-        let config = SessionConfig::new().set_bool(
-            "datafusion.execution.parquet.schema_force_view_types",
-            false,
-        );
-        let context = SessionContext::new_with_config(config);
-        let folder = corpus::url(&path)?;
-        let frame = context
-            .read_parquet(folder.as_str(), ParquetReadOptions::default())
-            .await?;
-        let frame = frame.filter(condition)?.select_columns(columns)?;
-        frame.collect().await
-    };
-    read.await.map_err(|source| ReadError {
-        path: path.clone(),
+    let selected = corpus::select(&path, condition, columns).await;
+    selected.map_err(|source| ReadError {
+        path,
         source: Box::new(source),
     })
 }

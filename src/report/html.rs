@@ -67,9 +67,7 @@ fn write_chunk(out: &mut dyn Write, chunk: &Chunk, parts: &[Part]) -> io::Result
         )?;
     }
     for question in &chunk.questions {
-        let gain = question
-            .gain
-            .map_or("–".into(), |gain| format!("{gain:.3}"));
+        let gain = question.shown_gain();
         let class = match question.indexed {
             true => "",
             false => " class=\"left\" title=\"not indexed\"",

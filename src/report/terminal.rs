@@ -49,9 +49,7 @@ fn write_chunk(out: &mut dyn Write, chunk: &Chunk, parts: &[Part]) -> io::Result
         writeln!(out, "  {relevance:>6.3}  intent    {}", harmless(text))?;
     }
     for question in &chunk.questions {
-        let gain = question
-            .gain
-            .map_or("–".into(), |gain| format!("{gain:.3}"));
+        let gain = question.shown_gain();
         let left = if question.indexed {
             ""
         } else {

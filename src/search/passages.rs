@@ -3,14 +3,13 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use arrow::array::{ArrayRef, AsArray, RecordBatch};
-use arrow::compute::cast;
-use arrow::datatypes::DataType;
+use arrow::array::{AsArray, RecordBatch};
 use datafusion::common::DataFusionError;
 use datafusion::functions::core::expr_fn::get_field;
-use datafusion::prelude::{Expr, ParquetReadOptions, SessionContext, col, lit};
+use datafusion::prelude::{Expr, col, lit};
 
 use crate::corpus;
+use crate::store::Indexes;
 
 /// What a result shows.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
@@ -20,12 +19,11 @@ pub struct Passage {
     pub queries: Vec<(String, String)>,
 }
 
-/// Looks up the chunks by id; one that is not in the datasets is left out. Queries are those with at least
-/// `lowest_gain`, the threshold of the indexes, and those without a score; None: the indexes took none.
+/// Looks up the chunks by id; one that is not in the datasets is left out. Queries are those that the indexes took.
 pub async fn read(
     generation: &Path,
     chunk_ids: &[&str],
-    lowest_gain: Option<f32>,
+    indexes: &Indexes,
 ) -> Result<BTreeMap<String, Passage>, PassageError> {
     let mut passages = BTreeMap::new();
     if chunk_ids.is_empty() {
@@ -43,10 +41,15 @@ pub async fn read(
         );
     }
     let queries = generation.join("queries");
-    if let Some(lowest) = lowest_gain.filter(|_| queries.exists()) {
+    if indexes.queries_indexed > 0 && queries.exists() {
         let columns = ["chunk_id", "query_id", "text"];
         let gain = || get_field(col("scores"), "gain");
-        let taken = gain().is_null().or(gain().gt_eq(lit(lowest)));
+        let unscored = gain().is_null();
+        // As `Indexes::took` says it.
+        let taken = match indexes.query_threshold {
+            Some(lowest) => unscored.or(gain().gt_eq(lit(lowest))),
+            None => unscored,
+        };
         for [chunk_id, query_id, text] in rows(&queries, wanted().and(taken), columns).await? {
             if let Some(passage) = passages.get_mut(&chunk_id) {
                 passage.queries.push((query_id, text));
@@ -62,49 +65,30 @@ pub async fn read(
 }
 
 /// The m of `chunk_id?m`.
-fn ordinal(query_id: &str) -> Option<u64> {
+pub fn ordinal(query_id: &str) -> Option<u64> {
     query_id.rsplit_once('?')?.1.parse().ok()
 }
 
-/// The rows of a dataset for which `condition` holds, as text.
+/// The rows of a dataset of strings for which `condition` holds.
 async fn rows<const N: usize>(
     dataset: &Path,
     condition: Expr,
     columns: [&str; N],
 ) -> Result<Vec<[String; N]>, PassageError> {
-    let failed = |source: DataFusionError| PassageError {
+    let selected = corpus::select(dataset, condition, &columns).await;
+    let batches = selected.map_err(|source| PassageError {
         path: dataset.to_owned(),
         source: Box::new(source),
+    })?;
+    let text = |batch: &RecordBatch, column: usize, row: usize| {
+        let texts = batch.column(column).as_string::<i32>();
+        texts.value(row).to_owned()
     };
-    let folder = corpus::url(dataset).map_err(failed)?;
-    let context = SessionContext::new();
-    let frame = context
-        .read_parquet(folder.as_str(), ParquetReadOptions::default())
-        .await
-        .map_err(failed)?;
-    let frame = frame
-        .filter(condition)
-        .and_then(|frame| frame.select_columns(&columns))
-        .map_err(failed)?;
-    let mut rows = Vec::new();
-    for batch in frame.collect().await.map_err(failed)? {
-        let texts = texts(&batch).map_err(|e| failed(e.into()))?;
-        for row in 0..batch.num_rows() {
-            rows.push(std::array::from_fn(|column| {
-                texts[column].as_string::<i32>().value(row).to_owned()
-            }));
-        }
-    }
-    Ok(rows)
-}
-
-/// The columns, whichever string type DataFusion read them as.
-fn texts(batch: &RecordBatch) -> Result<Vec<ArrayRef>, arrow::error::ArrowError> {
-    batch
-        .columns()
-        .iter()
-        .map(|column| cast(column, &DataType::Utf8))
-        .collect()
+    let rows = batches.iter().flat_map(|batch| {
+        let row = move |row| std::array::from_fn(|column| text(batch, column, row));
+        (0..batch.num_rows()).map(row)
+    });
+    Ok(rows.collect())
 }
 
 #[derive(Debug, thiserror::Error)]

@@ -19,7 +19,7 @@ use crate::{
         models::{Models, title_tokens},
     },
     job::{Progress, spec},
-    model::Embed,
+    model::{Embed, ModelError},
     store::schema::served_fields,
 };
 
@@ -60,6 +60,17 @@ impl Chunks {
     }
 }
 
+/// Most tokens of a document's chunks: what the embedder takes, less the title, or `max_tokens` if that is less.
+pub fn cap(
+    settings: &spec::Chunk,
+    title: Option<&str>,
+    embedder: &dyn Embed,
+) -> Result<usize, ModelError> {
+    let title = title_tokens(title, embedder)?;
+    let room = embedder.max_text_tokens().saturating_sub(title).max(1);
+    Ok(settings.max_tokens.map_or(room, |cap| cap.min(room)))
+}
+
 /// Cuts one document. The title is embedded with every chunk, so the cap leaves room for it.
 pub fn cut(
     settings: &spec::Chunk,
@@ -67,12 +78,8 @@ pub fn cut(
     intents: &[String],
     embedder: &dyn Embed,
 ) -> Result<Chunked, ChunkError> {
-    let room = embedder
-        .max_text_tokens()
-        .saturating_sub(title_tokens(title, embedder)?)
-        .max(1);
     let mut settings = settings.clone();
-    settings.max_tokens = Some(settings.max_tokens.map_or(room, |cap| cap.min(room)));
+    settings.max_tokens = Some(cap(&settings, title, embedder)?);
     crate::chunk::chunk(text, intents, &settings, embedder)
 }
 

@@ -11,7 +11,7 @@ pub mod outcome;
 mod queries;
 mod score;
 
-pub use chunk::cut;
+pub use chunk::{cap, cut};
 
 use std::{
     fmt,

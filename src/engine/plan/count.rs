@@ -16,7 +16,7 @@ use crate::{
     engine::{
         EngineError,
         build::stages,
-        functions::cut,
+        functions::{cap, cut},
         ingest,
         join::Joins,
         models::title_tokens,
@@ -298,14 +298,7 @@ fn count_document(
         ),
         // Sentences are embedded by the build alone.
         method if method.reads_sentences() => {
-            let room = embedder
-                .max_text_tokens()
-                .saturating_sub(title_tokens(title, embedder)?);
-            let cap = job
-                .chunk
-                .max_tokens
-                .map_or(room, |cap| cap.min(room))
-                .max(1);
+            let cap = cap(&job.chunk, title, embedder)?.max(1);
             let target = job.chunk.target_tokens.min(cap);
             // No sentence is cut that fits.
             let most = sentences as u64 + tokens / cap as u64;

@@ -1,6 +1,5 @@
 //! The comparison as a table, and as a Parquet file with every question.
 
-use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
@@ -11,6 +10,7 @@ use parquet::arrow::ArrowWriter;
 use super::score::NAMES;
 use super::set::Set;
 use super::{Cell, ChunksError, Outcome, Retrieval, Scope};
+use crate::corpus::import::NewFile;
 use crate::eval::significance::{confidence_interval, randomisation_test};
 
 /// Measures that methods are compared by: R@1 and the recall within 400 tokens.
@@ -109,31 +109,30 @@ fn mean(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len().max(1) as f64
 }
 
-/// A row for every question of every cell.
+/// A row for every question of every cell. The file appears when it is whole.
 pub fn write_parquet(path: &Path, outcome: &Outcome, set: &Set) -> Result<(), ChunksError> {
     let failed = |message: String| ChunksError::Write {
         path: path.to_owned(),
         message,
     };
+    let file = NewFile::create(path).map_err(|e| failed(e.to_string()))?;
     let mut writer = None;
     for cell in &outcome.cells {
         let batch = rows(cell, set).map_err(|e| failed(e.to_string()))?;
         if writer.is_none() {
-            let file = File::create(path).map_err(|e| failed(e.to_string()))?;
-            let new = ArrowWriter::try_new(file, batch.schema(), None);
+            let handle = file.handle().map_err(|e| failed(e.to_string()))?;
+            let new = ArrowWriter::try_new(handle, batch.schema(), None);
             writer = Some(new.map_err(|e| failed(e.to_string()))?);
         }
         if let Some(writer) = &mut writer {
             writer.write(&batch).map_err(|e| failed(e.to_string()))?;
         }
     }
-    match writer {
-        Some(writer) => writer
-            .close()
-            .map(|_| ())
-            .map_err(|e| failed(e.to_string())),
-        None => Ok(()),
-    }
+    let Some(writer) = writer else {
+        return Ok(());
+    };
+    writer.close().map_err(|e| failed(e.to_string()))?;
+    file.publish().map_err(|e| failed(e.to_string()))
 }
 
 fn rows(cell: &Cell, set: &Set) -> Result<RecordBatch, arrow::error::ArrowError> {

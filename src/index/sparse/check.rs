@@ -213,11 +213,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let dir = folder.path().join("sparse");
         let mut writer = SparseWriter::create(&dir, SparseLanguage::English).unwrap();
-        for i in 0..30 {
-            let text = if i < 20 {
-                "the wombat digs"
-            } else {
-                "the koala sleeps"
+        for i in 0..40 {
+            let text = match i {
+                0..20 => "the wombat digs",
+                20..25 => "the koala sleeps",
+                25 => "the koala sleeps slowly",
+                26 => "red clay dries slowly",
+                _ => "red red clay clay dries dries slowly slowly",
             };
             let (chunk_id, queries) = (format!("d#{i}"), &[]);
             let (doc_id, title) = ("d", None);
@@ -237,5 +239,17 @@ mod tests {
             assert!(index.is_in_first(row, "…", 5, TEXT).unwrap());
         }
         assert!(!index.is_in_first(25, "the wombat digs", 5, TEXT).unwrap());
+        // Row 26 has the words of the query once; rows 27 on have them twice, and stand higher.
+        let query = "red clay dries slowly";
+        assert!(index.is_in_first(26, query, 5, TEXT).unwrap());
+        assert!(
+            index
+                .search(query, 5, TEXT)
+                .unwrap()
+                .iter()
+                .all(|hit| hit.row > 26)
+        );
+        // It has one of these four.
+        assert!(!index.is_in_first(25, query, 5, TEXT).unwrap());
     }
 }
