@@ -3,7 +3,7 @@
 use std::{io::Write, path::PathBuf};
 
 use anyhow::Context;
-use clap::builder::BoolishValueParser;
+use clap::{ValueEnum, builder::BoolishValueParser};
 
 use super::{ExitStatus, ResultFormat, at_least_one};
 use crate::{
@@ -12,13 +12,13 @@ use crate::{
         Measures,
         chunks::{
             Comparison, compare,
-            method::{Intents, Method},
+            method::Intents,
             report::{write_parquet, write_tables},
             set::{Half, Set},
         },
         evaluate_run,
     },
-    job::spec,
+    job::spec::{self, ChunkMethod},
     search::columns,
 };
 
@@ -58,7 +58,7 @@ pub struct EvalChunksArgs {
         value_delimiter = ',',
         env = "INTENDEX_EVAL_CHUNKS_METHODS"
     )]
-    pub methods: Vec<Method>,
+    pub methods: Vec<ChunkMethod>,
     /// Most tokens of a chunk; default: what the embedder takes.
     #[arg(long, value_parser = at_least_one::<usize>, env = "INTENDEX_EVAL_CHUNKS_MAX_TOKENS")]
     pub max_tokens: Option<usize>,
@@ -120,20 +120,16 @@ fn chunks(args: &EvalChunksArgs) -> anyhow::Result<ExitStatus> {
         Some(path) => read_intents(path)?,
         None => Intents::new(),
     };
-    let methods: Vec<Method> = match args.methods.as_slice() {
-        [] => Method::ALL
-            .into_iter()
-            .filter(|m| !m.needs_intents() || args.intents.is_some())
+    let methods: Vec<ChunkMethod> = match args.methods.as_slice() {
+        [] => ChunkMethod::value_variants()
+            .iter()
+            .copied()
+            .filter(|method| *method != ChunkMethod::Intent || args.intents.is_some())
             .collect(),
         named => named.to_vec(),
     };
-    if let Some(method) = methods.iter().find(|m| m.needs_intents())
-        && intents.is_empty()
-    {
-        anyhow::bail!(
-            "{} needs predicted questions; name their file with --intents",
-            method.name()
-        );
+    if methods.contains(&ChunkMethod::Intent) && intents.is_empty() {
+        anyhow::bail!("intent needs predicted questions; name their file with --intents");
     }
     let set = Set::read(&args.set, args.half, !args.no_marks, &*embedder)?;
     let most = embedder.max_text_tokens();

@@ -4,7 +4,6 @@ use std::path::PathBuf;
 
 use anyhow::{Context, bail};
 use clap::builder::BoolishValueParser;
-use serde_json::Value;
 
 use super::{ExitStatus, built_with, out::Out};
 use crate::{
@@ -55,18 +54,14 @@ pub fn run(args: InspectArgs) -> anyhow::Result<ExitStatus> {
             generation.join("quarantine").display()
         );
     };
-    let settings = &manifest.parameters.chunk;
     if let Err(error) = compare(&mut document, &args, &manifest) {
         tracing::warn!("where other methods would cut is not shown: {error:#}");
     }
-    let method = match serde_json::to_value(settings.method)? {
-        Value::String(name) => name,
-        other => other.to_string(),
-    };
+    let method = manifest.parameters.chunk.method.name();
     Out::create(args.html.as_deref())?.write(|out| {
         match args.html {
-            Some(_) => html::write(out, &document, &method)?,
-            None => terminal::write(out, &document, &method)?,
+            Some(_) => html::write(out, &document, method)?,
+            None => terminal::write(out, &document, method)?,
         }
         Ok(())
     })?;

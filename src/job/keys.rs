@@ -184,7 +184,10 @@ pub fn join(key: &str, name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use clap::ValueEnum;
+
     use super::*;
+    use crate::job::spec::ChunkMethod;
 
     #[test]
     fn every_leaf_of_the_schema_says_what_it_takes() {
@@ -203,17 +206,10 @@ mod tests {
         let method = chunk.child("method").unwrap();
         assert_eq!(
             method.choices(),
-            [
-                "boundary",
-                "intent",
-                "fixed",
-                "sliding",
-                "paragraph",
-                "tokens",
-                "recursive",
-                "coherence",
-                "cluster"
-            ]
+            ChunkMethod::value_variants()
+                .iter()
+                .map(|method| method.name())
+                .collect::<Vec<_>>()
         );
     }
 }

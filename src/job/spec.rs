@@ -4,6 +4,7 @@
 
 use std::path::PathBuf;
 
+use clap::ValueEnum;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -290,7 +291,7 @@ impl Default for Chunk {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum ChunkMethod {
     /// Cut where marks, sentence vectors and words speak for a boundary, near the target length, by dynamic programming.
@@ -314,6 +315,21 @@ pub enum ChunkMethod {
 }
 
 impl ChunkMethod {
+    /// As a job file has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            ChunkMethod::Boundary => "boundary",
+            ChunkMethod::Intent => "intent",
+            ChunkMethod::Fixed => "fixed",
+            ChunkMethod::Sliding => "sliding",
+            ChunkMethod::Paragraph => "paragraph",
+            ChunkMethod::Tokens => "tokens",
+            ChunkMethod::Recursive => "recursive",
+            ChunkMethod::Coherence => "coherence",
+            ChunkMethod::Cluster => "cluster",
+        }
+    }
+
     /// Whether it compares sentences by their vectors, and so has them embedded with or without intents.
     pub fn reads_sentences(self) -> bool {
         use ChunkMethod::{Boundary, Cluster, Coherence};

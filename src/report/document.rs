@@ -68,12 +68,12 @@ pub struct Cuts {
 pub type Part<'a> = (Vec<&'static str>, &'a str);
 
 /// Methods that are shown beside the document's own.
-const OTHERS: [(&str, ChunkMethod); 5] = [
-    ("boundary", ChunkMethod::Boundary),
-    ("fixed", ChunkMethod::Fixed),
-    ("paragraph", ChunkMethod::Paragraph),
-    ("recursive", ChunkMethod::Recursive),
-    ("cluster", ChunkMethod::Cluster),
+const OTHERS: [ChunkMethod; 5] = [
+    ChunkMethod::Boundary,
+    ChunkMethod::Fixed,
+    ChunkMethod::Paragraph,
+    ChunkMethod::Recursive,
+    ChunkMethod::Cluster,
 ];
 
 /// Reads a document; None if the generation has none of this id. `indexes` are those of its manifest.
@@ -189,7 +189,7 @@ impl Document {
         settings: &spec::Chunk,
         embedder: &dyn Embed,
     ) -> Result<(), ChunkError> {
-        for (name, method) in OTHERS {
+        for method in OTHERS {
             if method == settings.method {
                 continue;
             }
@@ -201,7 +201,7 @@ impl Document {
             let chunked = cut(&settings, source, &[], embedder)?;
             let starts = chunked.chunks.iter().skip(1).map(|chunk| chunk.start);
             self.others.push(Cuts {
-                method: name,
+                method: method.name(),
                 chunks: chunked.chunks.len(),
                 starts: starts.collect(),
             });

@@ -6,6 +6,7 @@ mod tiny;
 use std::{ops::Range, path::Path};
 
 use candle_core::Device;
+use clap::ValueEnum;
 use intendex::{
     chunk::{ChunkError, chunk},
     job::spec::{self, ChunkMethod},
@@ -62,14 +63,6 @@ fn document() -> impl Strategy<Value = String> {
     prop::collection::vec(piece, 0..24).prop_map(|pieces| pieces.concat())
 }
 
-const METHODS: [ChunkMethod; 5] = [
-    ChunkMethod::Boundary,
-    ChunkMethod::Intent,
-    ChunkMethod::Fixed,
-    ChunkMethod::Sliding,
-    ChunkMethod::Paragraph,
-];
-
 #[test]
 fn are_tiled() {
     let folder = tempfile::tempdir().unwrap();
@@ -79,7 +72,7 @@ fn are_tiled() {
     let inputs = (
         document(),
         intents,
-        prop::sample::select(METHODS.to_vec()),
+        prop::sample::select(ChunkMethod::value_variants()),
         (1usize..60, 1usize..60, 0usize..30, 1usize..8),
     );
     let (cases, chunked) = campaign(

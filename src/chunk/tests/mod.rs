@@ -4,6 +4,7 @@ mod examples;
 mod optimum;
 mod real;
 
+use clap::ValueEnum;
 use proptest::prelude::*;
 
 use crate::job::spec::{self, ChunkMethod};
@@ -12,18 +13,6 @@ use crate::text::{Analysis, BlockKind, analyse};
 use super::fake::{Fake, Tokens};
 use super::unit::Units;
 use super::*;
-
-const METHODS: [ChunkMethod; 9] = [
-    ChunkMethod::Boundary,
-    ChunkMethod::Intent,
-    ChunkMethod::Fixed,
-    ChunkMethod::Sliding,
-    ChunkMethod::Paragraph,
-    ChunkMethod::Tokens,
-    ChunkMethod::Recursive,
-    ChunkMethod::Coherence,
-    ChunkMethod::Cluster,
-];
 
 pub(super) fn params(method: ChunkMethod, max_tokens: usize, target_tokens: usize) -> spec::Chunk {
     spec::Chunk {
@@ -193,7 +182,7 @@ proptest! {
         text in document(),
         intents in intents(),
         tokens in tokens_kind(),
-        method in prop::sample::select(METHODS.to_vec()),
+        method in prop::sample::select(ChunkMethod::value_variants()),
         (cap, target, overlap) in (1usize..60, 0usize..60, 0usize..30),
         max_sentences in 1usize..8,
     ) {
@@ -204,7 +193,7 @@ proptest! {
     }
 
     #[test]
-    fn any_text(text in any::<String>(), method in prop::sample::select(METHODS.to_vec()), cap in 1usize..20) {
+    fn any_text(text in any::<String>(), method in prop::sample::select(ChunkMethod::value_variants()), cap in 1usize..20) {
         let embedder = Fake::new(Tokens::Spaces, 512);
         checked(&text.replace('\0', ""), &["why?".into()], &params(method, cap, 10), &embedder);
     }
@@ -213,7 +202,10 @@ proptest! {
 #[test]
 fn white_space_has_no_chunks() {
     let embedder = Fake::new(Tokens::Words, 100);
-    for (text, method) in ["", " \n\t\r\n\u{a0}\u{2003}"].iter().zip(METHODS) {
+    for (text, &method) in ["", " \n\t\r\n\u{a0}\u{2003}"]
+        .iter()
+        .zip(ChunkMethod::value_variants())
+    {
         let chunked = checked(text, &["why?".into()], &params(method, 10, 10), &embedder);
         assert!(chunked.chunks.is_empty() && !chunked.fallback && chunked.language == "und");
     }
@@ -227,7 +219,7 @@ fn one_long_line() {
         "x".repeat(100_000),
         "长".repeat(100_000),
     ] {
-        for method in METHODS {
+        for &method in ChunkMethod::value_variants() {
             let chunked = checked(
                 &text,
                 &["why?".into()],

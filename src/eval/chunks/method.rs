@@ -19,88 +19,24 @@ const TOLERANCE: f64 = 0.05;
 /// Steps of the search for a parameter.
 const STEPS: usize = 16;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Method {
-    /// Windows of tokens.
-    Tokens,
-    /// Windows of sentences that share a fifth of their length with the next.
-    Sliding,
-    /// Whole sentences.
-    Sentences,
-    /// Whole paragraphs, lists, tables and code blocks.
-    Paragraph,
-    /// The `text-splitter` crate.
-    Recursive,
-    /// TextTiling on sentence vectors.
-    Coherence,
-    /// Chroma's ClusterSemanticChunker on sentences.
-    Cluster,
-    /// Ours: boundaries that marks, sentence vectors and words speak for.
-    Boundary,
-    /// Intent-driven chunking as published (arXiv 2602.14784), its λ made to fit the length.
-    Paper,
-}
-
-impl Method {
-    pub const ALL: [Method; 9] = [
-        Method::Tokens,
-        Method::Sliding,
-        Method::Sentences,
-        Method::Paragraph,
-        Method::Recursive,
-        Method::Coherence,
-        Method::Cluster,
-        Method::Boundary,
-        Method::Paper,
-    ];
-
-    pub fn name(self) -> &'static str {
-        match self {
-            Method::Tokens => "tokens",
-            Method::Sliding => "sliding",
-            Method::Sentences => "sentences",
-            Method::Paragraph => "paragraph",
-            Method::Recursive => "recursive",
-            Method::Coherence => "coherence",
-            Method::Cluster => "cluster",
-            Method::Boundary => "boundary",
-            Method::Paper => "paper",
-        }
-    }
-
-    pub fn needs_intents(self) -> bool {
-        self == Method::Paper
-    }
-
-    /// The settings for a size from 0 (shortest chunks) to 1, and what the parameter then is.
-    fn settings(self, size: f64, cap: usize) -> (spec::Chunk, f64) {
-        let method = match self {
-            Method::Tokens => ChunkMethod::Tokens,
-            Method::Sliding => ChunkMethod::Sliding,
-            Method::Sentences => ChunkMethod::Fixed,
-            Method::Paragraph => ChunkMethod::Paragraph,
-            Method::Recursive => ChunkMethod::Recursive,
-            Method::Coherence => ChunkMethod::Coherence,
-            Method::Cluster => ChunkMethod::Cluster,
-            Method::Boundary => ChunkMethod::Boundary,
-            Method::Paper => ChunkMethod::Intent,
-        };
-        let target = 1.0 + size * (cap as f64 - 1.0);
-        let lambda = 10f64.powf(-5.0 * size);
-        let settings = spec::Chunk {
-            method,
-            max_tokens: Some(cap),
-            target_tokens: target.round() as usize,
-            overlap_tokens: target.round() as usize / 5,
-            lambda: lambda as f32,
-            ..spec::Chunk::default()
-        };
-        let parameter = match self {
-            Method::Paper => lambda,
-            _ => target.round(),
-        };
-        (settings, parameter)
-    }
+/// The settings for a size from 0 (shortest chunks) to 1, and what the method's parameter then is: λ of `intent`, whose
+/// published objective has no target length, else that length.
+fn settings(method: ChunkMethod, size: f64, cap: usize) -> (spec::Chunk, f64) {
+    let target = (1.0 + size * (cap as f64 - 1.0)).round();
+    let lambda = 10f64.powf(-5.0 * size);
+    let settings = spec::Chunk {
+        method,
+        max_tokens: Some(cap),
+        target_tokens: target as usize,
+        overlap_tokens: target as usize / 5,
+        lambda: lambda as f32,
+        ..spec::Chunk::default()
+    };
+    let parameter = match method {
+        ChunkMethod::Intent => lambda,
+        _ => target,
+    };
+    (settings, parameter)
 }
 
 /// A set as a method cuts it.
@@ -113,7 +49,7 @@ pub struct Cut {
 
 /// Cuts the set so that the mean chunk has about `length` tokens; None if no parameter of the method does.
 pub fn cut_to(
-    method: Method,
+    method: ChunkMethod,
     length: usize,
     cap: usize,
     (set, intents): (&Set, &Intents),
@@ -124,7 +60,7 @@ pub fn cut_to(
     let mut best: Option<Cut> = None;
     for _ in 0..STEPS {
         let size = (low + high) / 2.0;
-        let (settings, parameter) = method.settings(size, cap);
+        let (settings, parameter) = settings(method, size, cap);
         let pieces = cut(set, intents, &settings, embedder)?;
         let tokens: usize = pieces.iter().map(|piece| piece.tokens).sum();
         let mean_tokens = tokens as f64 / pieces.len().max(1) as f64;

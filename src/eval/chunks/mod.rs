@@ -14,13 +14,14 @@ use std::path::PathBuf;
 
 use rayon::prelude::*;
 
-use self::method::{Cut, Intents, Method, Remembering, cut_to};
+use self::method::{Cut, Intents, Remembering, cut_to};
 use self::rank::Ranker;
 pub use self::rank::Retrieval;
 use self::score::{NAMES, Scores};
 use self::set::Set;
 use crate::chunk::ChunkError;
 use crate::index::SparseError;
+use crate::job::spec::ChunkMethod;
 use crate::model::{Embed, ModelError, TextKind, Vectors};
 use crate::search::columns::ColumnsError;
 
@@ -46,7 +47,7 @@ impl Scope {
 
 /// What is compared.
 pub struct Comparison<'a> {
-    pub methods: &'a [Method],
+    pub methods: &'a [ChunkMethod],
     /// Mean lengths, in tokens.
     pub lengths: &'a [usize],
     /// Most tokens of any chunk.
@@ -62,7 +63,7 @@ pub struct Cell {
     pub retrieval: Retrieval,
     /// The mean length asked for.
     pub length: usize,
-    pub method: Method,
+    pub method: ChunkMethod,
     pub mean_tokens: f64,
     pub chunks: usize,
     /// The method's parameter: a target length, or λ.
@@ -75,7 +76,7 @@ pub struct Cell {
 #[derive(Debug, Default)]
 pub struct Outcome {
     pub cells: Vec<Cell>,
-    pub unreached: Vec<(Method, usize)>,
+    pub unreached: Vec<(ChunkMethod, usize)>,
 }
 
 /// Every method at every length, under each kind of retrieval, in the corpus and in the document.
