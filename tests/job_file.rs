@@ -41,7 +41,7 @@ fn a_minimal_job_takes_the_defaults() {
     assert_eq!(job.corpus.id, "doc_id");
     assert_eq!(job.models.device, "auto");
     assert_eq!(job.engine.shard_documents, None);
-    assert_eq!(job.sparse.title_weight, 0.5);
+    assert_eq!(job.sparse.title_weight, 1.0);
 }
 
 #[test]

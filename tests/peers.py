@@ -6,7 +6,7 @@
 RESULTS.json holds searches as Intendex answered them (tests/peers.rs writes such a file):
 
     {"dense":  [{"index": "text", "vector": [...], "ids": [...], "scores": [...]}],
-     "sparse": [{"terms": [{"field": "text", "term": "dig", "boost": 1.0}], "ids": [...], "scores": [...]}]}
+     "sparse": [{"terms": [{"term": "dig", "count": 1.0}], "ids": [...], "scores": [...]}]}
 
 `schemas` holds a file for each dataset, `{"fields": [{"name": …, "type": …, "nullable": …}]}`, the type as pyarrow
 writes it, but for the element and length of vectors. Exits with 1 and says what differs, unless everything agrees.
@@ -71,7 +71,7 @@ def check_sparse(generation, searches):
             (
                 tantivy.Occur.Should,
                 tantivy.Query.boost_query(
-                    tantivy.Query.term_query(index.schema, term["field"], term["term"], "freq"), term["boost"]
+                    tantivy.Query.term_query(index.schema, "text", term["term"], "freq"), term["count"]
                 ),
             )
             for term in search["terms"]

@@ -19,6 +19,7 @@ use crate::{
     search::{
         Found, Mode, Request, SearchSettings, Searcher, Unit,
         fusion::Fusion,
+        fusion::coverage_weight,
         run::{TestQuery, check_ids, read_queries},
     },
     store::{Manifest, Output, read_json},
@@ -51,7 +52,7 @@ pub struct SearchArgs {
     /// What a result is; a document ranks by its best chunk.
     #[arg(long, value_enum, default_value = "chunk", env = "INTENDEX_SEARCH_BY")]
     pub by: SearchBy,
-    /// Share of the best question's cosine in a chunk's dense score; default: as the index was built.
+    /// Share of what the best question's cosine exceeds the text's by in a chunk's dense score; default: as the index was built.
     #[arg(long, value_parser = share, env = "INTENDEX_SEARCH_ALPHA")]
     pub alpha: Option<f32>,
     /// Share of the dense score in a hybrid search; default: as the index was built.
@@ -99,7 +100,7 @@ pub enum SearchBy {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum FusionMethod {
-    /// A weighted sum of scores normalised per query.
+    /// A weighted sum of scores standardised per query.
     Weighted,
     /// The sum of reciprocal ranks.
     Reciprocal,
@@ -275,9 +276,10 @@ fn settings(manifest: &Manifest, args: &SearchArgs) -> SearchSettings {
         text: sparse.text_weight,
         queries: sparse.queries_weight,
     };
+    let alpha = args.alpha.or(dense.queries_weight);
     SearchSettings {
         sparse: weights,
-        queries_weight: args.alpha.unwrap_or(dense.queries_weight),
+        queries_weight: alpha.unwrap_or_else(|| coverage_weight(manifest.queries_per_chunk())),
         hybrid_weight: args.hybrid_weight.unwrap_or(dense.hybrid_weight),
         fusion: match args.fusion {
             FusionMethod::Weighted => Fusion::Scores,

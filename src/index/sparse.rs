@@ -5,25 +5,28 @@
 //! stored, as the texts are in the Parquet datasets. Segment names are random, so the files differ between builds
 //! that answer alike.
 
+mod bm25f;
 mod check;
 mod unlocked;
 mod writer;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use tantivy::collector::TopDocs;
 use tantivy::directory::MmapDirectory;
-use tantivy::query::{BooleanQuery, BoostQuery, Occur, Query, TermQuery};
+use tantivy::query::{BooleanQuery, Occur, Query};
 use tantivy::schema::{
     Field, FieldType, IndexRecordOption, STORED, STRING, Schema, TextFieldIndexing, TextOptions,
     Value,
 };
 use tantivy::tokenizer::TextAnalyzer;
-use tantivy::{DocAddress, Index, ReloadPolicy, Searcher, TantivyDocument, TantivyError, Term};
+use tantivy::{DocAddress, Index, ReloadPolicy, Searcher, TantivyDocument, TantivyError};
 
 use super::analyzer;
 use crate::job::spec::SparseLanguage;
+use bm25f::FieldsQuery;
 use unlocked::Unlocked;
 pub use writer::SparseWriter;
 
@@ -44,7 +47,7 @@ pub struct SparseSummary {
     pub documents: u64,
 }
 
-/// Factors of the fields' BM25 scores; a field with 0 is not searched.
+/// How much a word in each field counts (BM25F); a field with 0 is not searched.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct SparseWeights {
     pub title: f32,
@@ -59,13 +62,12 @@ pub struct SparseHit {
     pub score: f32,
 }
 
-/// One clause of a search: the score of a document is the sum over clauses of `boost` × BM25 of the term.
+/// A word of a search.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct QueryTerm {
-    pub field: &'static str,
     pub term: String,
-    /// The field's weight times how often the query has the term.
-    pub boost: f32,
+    /// How often the search has it.
+    pub count: f32,
 }
 
 /// The three searched fields, in the order in which [`SparseWeights`] has them.
@@ -133,8 +135,8 @@ impl SparseIndex {
         self.len() == 0
     }
 
-    /// The clauses of a search, by field and term. Words only: no character of `query` is syntax.
-    pub fn terms(&self, query: &str, weights: SparseWeights) -> Vec<QueryTerm> {
+    /// The words of a search, in the order of their bytes. Words only: no character of `query` is syntax.
+    pub fn terms(&self, query: &str) -> Vec<QueryTerm> {
         let words = self
             .analyzers
             .iter()
@@ -147,43 +149,28 @@ impl SparseIndex {
         for word in words {
             *counts.entry(word).or_default() += 1.0;
         }
-        let fields = SEARCHED
-            .into_iter()
-            .zip([weights.title, weights.text, weights.queries]);
-        let clause = |(field, weight): (&'static str, f32)| {
-            counts.iter().map(move |(term, count)| QueryTerm {
-                field,
-                term: term.clone(),
-                boost: weight * count,
-            })
-        };
-        fields
-            .filter(|(_, weight)| *weight != 0.0)
-            .flat_map(clause)
+        let terms = counts.into_iter();
+        terms
+            .map(|(term, count)| QueryTerm { term, count })
             .collect()
     }
 
     /// The best `k` documents, score descending; of equal scores the earlier document first.
     ///
-    /// The score is Σ over fields of weight × BM25 (k1 = 1.2, b = 0.75, the field's own statistics).
+    /// The score is the sum of the words' BM25F over the fields (`sparse/bm25f.rs`).
     pub fn search(
         &self,
         query: &str,
         k: usize,
         weights: SparseWeights,
     ) -> Result<Vec<SparseHit>, SparseError> {
-        let clauses = self
-            .terms(query, weights)
-            .into_iter()
-            .map(|clause| self.clause(clause));
-        let clauses = clauses.collect::<Result<Vec<_>, _>>()?;
-        if clauses.is_empty() || k == 0 {
+        let Some(query) = self.query(query, weights)?.filter(|_| k > 0) else {
             return Ok(Vec::new());
-        }
+        };
         let collector = TopDocs::with_limit(k.min(self.len() as usize).max(1)).order_by_score();
         let found = self
             .searcher
-            .search(&BooleanQuery::new(clauses), &collector)
+            .search(&query, &collector)
             .map_err(in_dir(&self.dir))?;
         let mut hits: Vec<SparseHit> = found
             .into_iter()
@@ -196,16 +183,34 @@ impl SparseIndex {
         Ok(hits)
     }
 
-    fn clause(&self, clause: QueryTerm) -> Result<(Occur, Box<dyn Query>), SparseError> {
-        let field = self.field(clause.field)?;
-        let term = TermQuery::new(
-            Term::from_field_text(field, &clause.term),
-            IndexRecordOption::WithFreqs,
-        );
-        Ok((
-            Occur::Should,
-            Box::new(BoostQuery::new(Box::new(term), clause.boost)),
-        ))
+    /// None: no words, or no field that counts.
+    fn query(
+        &self,
+        query: &str,
+        weights: SparseWeights,
+    ) -> Result<Option<BooleanQuery>, SparseError> {
+        let mut fields = Vec::new();
+        let weights = [weights.title, weights.text, weights.queries];
+        for (name, weight) in SEARCHED.into_iter().zip(weights) {
+            if weight > 0.0 {
+                fields.push((self.field(name)?, weight));
+            }
+        }
+        let fields: Arc<[_]> = fields.into();
+        let clause = |QueryTerm { term: word, count }| -> (Occur, Box<dyn Query>) {
+            let fields = fields.clone();
+            (
+                Occur::Should,
+                Box::new(FieldsQuery {
+                    word,
+                    count,
+                    fields,
+                }),
+            )
+        };
+        let clauses: Vec<_> = self.terms(query).into_iter().map(clause).collect();
+        let found = !clauses.is_empty() && !fields.is_empty();
+        Ok(found.then(|| BooleanQuery::new(clauses)))
     }
 
     /// The chunk id and document id of a row.

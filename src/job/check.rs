@@ -276,7 +276,9 @@ fn indexes(job: &Job, rules: &mut Rules) {
         "and the other two weights are 0; one must be above 0",
     );
     rules.filled("dense.factory", &dense.factory);
-    rules.share("dense.queries_weight", dense.queries_weight);
+    if let Some(weight) = dense.queries_weight {
+        rules.share("dense.queries_weight", weight);
+    }
     rules.share("dense.hybrid_weight", dense.hybrid_weight);
     rules.require(
         sparse.enabled || dense.enabled,

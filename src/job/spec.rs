@@ -399,7 +399,8 @@ pub struct Example {
     pub question: String,
 }
 
-/// The sparse index. The weights are stored with it as the defaults of `search`.
+/// The sparse index. The weights, of which only the proportions matter much (BM25F), are stored with it as the defaults of
+/// `search`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Sparse {
@@ -416,9 +417,9 @@ impl Default for Sparse {
         Self {
             enabled: true,
             language: SparseLanguage::English,
-            title_weight: 0.5,
+            title_weight: 1.0,
             text_weight: 1.0,
-            queries_weight: 0.5,
+            queries_weight: 0.3,
         }
     }
 }
@@ -450,8 +451,9 @@ pub struct Dense {
     pub enabled: bool,
     /// A FAISS factory string, or `auto`: Flat up to 50,000 vectors, HNSW up to 5 million, then IVF.
     pub factory: String,
-    /// Share of the best question's cosine in a chunk's dense score (α).
-    pub queries_weight: f32,
+    /// Share of what the best question's cosine exceeds the text's by in a chunk's dense score (α). Default: 0.6 · n / (n + 10)
+    /// for n questions a chunk on average.
+    pub queries_weight: Option<f32>,
     /// Share of the dense score in a hybrid search.
     pub hybrid_weight: f32,
 }
@@ -461,7 +463,7 @@ impl Default for Dense {
         Self {
             enabled: true,
             factory: "auto".into(),
-            queries_weight: 0.3,
+            queries_weight: None,
             hybrid_weight: 0.5,
         }
     }

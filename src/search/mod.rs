@@ -15,7 +15,7 @@ use crate::model::{Embed, ModelError, TextKind};
 use dense::{DenseChunk, DensePair, PairError};
 pub use fusion::Fusion;
 
-/// Fewest candidates per list. Normalised scores depend on how deep the lists are, so that this is also what keeps
+/// Fewest candidates per list. Standardised scores depend on how deep the lists are, so that this is also what keeps
 /// the first results the same whether ten or a hundred are asked for.
 pub const MIN_DEPTH: usize = 1000;
 
@@ -43,7 +43,7 @@ pub enum Unit {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct SearchSettings {
     pub sparse: SparseWeights,
-    /// Share of the best query's cosine in the dense score (α).
+    /// Share of what the best query's cosine exceeds the text's by in the dense score (α).
     pub queries_weight: f32,
     /// Share of the dense score in a hybrid search.
     pub hybrid_weight: f32,

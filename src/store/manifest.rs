@@ -57,6 +57,15 @@ pub struct Indexes {
     pub dense_queries: Option<IndexSummary>,
 }
 
+impl Manifest {
+    /// Mean number of queries that the indexes took of a chunk.
+    pub fn queries_per_chunk(&self) -> f32 {
+        let chunks = self.datasets.get(Dataset::Chunks.folder());
+        let chunks = chunks.map_or(0, |chunks| chunks.rows);
+        self.indexes.queries_indexed as f32 / chunks.max(1) as f32
+    }
+}
+
 impl Indexes {
     /// Whether they took a query of this gain, None where it could not be scored.
     pub fn took(&self, gain: Option<f32>) -> bool {

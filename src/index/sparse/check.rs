@@ -5,7 +5,7 @@ use std::io;
 
 use tantivy::fieldnorm::FieldNormReader;
 use tantivy::postings::Postings;
-use tantivy::query::{BooleanQuery, EnableScoring, Query};
+use tantivy::query::{EnableScoring, Query};
 use tantivy::schema::IndexRecordOption;
 use tantivy::{DocSet, SegmentReader, Term};
 
@@ -112,7 +112,7 @@ impl SparseIndex {
         weights: SparseWeights,
     ) -> Result<bool, SparseError> {
         let hits = self.search(query, k, weights)?;
-        if hits.iter().any(|hit| hit.row == row) || self.terms(query, weights).is_empty() {
+        if hits.iter().any(|hit| hit.row == row) || self.terms(query).is_empty() {
             return Ok(true);
         }
         match hits.last() {
@@ -131,10 +131,9 @@ impl SparseIndex {
         query: &str,
         weights: SparseWeights,
     ) -> Result<Option<f32>, SparseError> {
-        let clauses = self.terms(query, weights).into_iter();
-        let clauses = clauses.map(|clause| self.clause(clause));
-        let query = BooleanQuery::new(clauses.collect::<Result<Vec<_>, _>>()?);
-        let Some(segment) = self.searcher.segment_readers().first() else {
+        let query = self.query(query, weights)?;
+        let segment = self.searcher.segment_readers().first();
+        let (Some(query), Some(segment)) = (query, segment) else {
             return Ok(None);
         };
         let scoring = EnableScoring::enabled_from_searcher(&self.searcher);
