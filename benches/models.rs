@@ -13,7 +13,11 @@ use std::{
 
 use candle_core::Device;
 use intendex::{
-    expand::{self, Chunk, prompt},
+    expand::{
+        prompt,
+        queries::{self, Chunk},
+        scores::{Pair, Scorer},
+    },
     job::spec,
     model::{
         Embed, Generate, Message, ModelIdentity, Prompt, Role, Sampling, Score, TextKind,
@@ -83,7 +87,7 @@ fn decode(decoder: &Decoder, request: &Value) -> Value {
         // What the peer is given to read: the prompts of `work`.
         Some("prompts") => {
             let prompts: Vec<Value> = strings(&request["passages"])
-                .map(|p| json!(prompt::prompt(p, &spec::Expand::default()).messages))
+                .map(|p| json!(prompt::question(p, &[]).messages))
                 .collect();
             json!({ "prompts": prompts })
         }
@@ -179,6 +183,8 @@ fn generate(decoder: &Decoder, request: &Value) -> Value {
 fn work(decoder: &Decoder, request: &Value) -> Value {
     let settings = spec::Expand {
         queries: request["n"].as_u64().expect("n") as usize,
+        lists: request["lists"].as_u64().unwrap_or(0) as usize,
+        extra_scores: vec![spec::Scored::Gain],
         ..spec::Expand::default()
     };
     let passages: Vec<&str> = strings(&request["passages"]).collect();
@@ -189,12 +195,36 @@ fn work(decoder: &Decoder, request: &Value) -> Value {
             title: None,
             text,
             intents: Vec::new(),
+            keywords: Vec::new(),
             seed: seed as u64,
         })
         .collect();
-    let (seconds, written) =
-        timed(|| expand::queries(&chunks, &settings, decoder, Some(decoder), &|| {}));
-    let written: Vec<_> = written.into_iter().map(|w| w.expect("questions")).collect();
+    let scorer = Scorer {
+        settings: &settings,
+        generator: decoder,
+        scorer: Some(decoder),
+        cross_encoder: None,
+    };
+    // A prompt's samples and its scores one after the other, as its keys are remembered for a while.
+    let (seconds, written) = timed(|| {
+        let groups = chunks.chunks(decoder.requests_at_once());
+        let group = |chunks: &[Chunk]| {
+            let written = queries::write(chunks, &settings, decoder, &|| {});
+            let written: Vec<_> = written.into_iter().map(|w| w.expect("questions")).collect();
+            let pairs = chunks.iter().zip(&written).flat_map(|(chunk, written)| {
+                let pair = |query| Pair {
+                    title: None,
+                    text: chunk.text,
+                    query,
+                };
+                written.queries.iter().map(move |q| pair(q.text.as_str()))
+            });
+            let scores = scorer.score(&pairs.collect::<Vec<_>>(), &|_| {});
+            assert!(scores.iter().all(Result::is_ok));
+            written
+        };
+        groups.flat_map(group).collect::<Vec<_>>()
+    });
     let sampled: usize = written.iter().map(|w| w.tokens).sum();
     let questions: Vec<Vec<&str>> = written
         .iter()

@@ -108,9 +108,9 @@ fn a_model_that_fails_for_every_text() {
             "chunk.method=paragraph",
         ],
         &[
-            "stage vectors-text failed for every row",
+            "stage keywords failed for every row",
             "quarantine",
-            "--from vectors-text",
+            "--from keywords",
         ],
     );
 }

@@ -98,23 +98,33 @@ fn indexes_take_the_best_share_of_the_queries() {
     place.build_expecting(0, &[]);
     let generation = place.generation(1);
     let queries = read(&generation, "queries");
-    let scores = queries
-        .column_by_name("scores")
-        .unwrap()
-        .as_struct()
-        .column_by_name("gain")
-        .unwrap()
-        .clone();
-    let gains = scores.as_primitive::<Float32Type>();
+    let (scores, selection) = (read(&generation, "scores"), read(&generation, "selection"));
+    let ids = texts(&queries, "query_id");
+    assert_eq!(
+        (texts(&scores, "query_id"), texts(&selection, "query_id")),
+        (ids.clone(), ids.clone())
+    );
+    let number = |batch: &arrow::array::RecordBatch, name: &str| {
+        let column = batch.column_by_name(name).unwrap();
+        column.as_primitive::<Float32Type>().clone()
+    };
+    let gains = number(&scores, "gain");
+    let difference = |i: usize| {
+        number(&scores, "log_p_chunk").value(i) - number(&scores, "log_p_empty").value(i)
+    };
+    assert!((0..ids.len()).all(|i| (gains.value(i) - difference(i)).abs() < 1e-5));
+    assert_eq!(number(&selection, "score"), gains);
     let manifest: serde_json::Value =
         serde_json::from_slice(&fs::read(generation.join("manifest.json")).unwrap()).unwrap();
     let threshold = manifest["indexes"]["query_threshold"].as_f64().unwrap() as f32;
-    let expected: Vec<String> = texts(&queries, "query_id")
-        .into_iter()
-        .enumerate()
-        .filter(|(i, _)| gains.is_null(*i) || gains.value(*i) >= threshold)
-        .map(|(_, id)| id)
-        .collect();
+    let taken = selection
+        .column_by_name("taken")
+        .unwrap()
+        .as_boolean()
+        .clone();
+    assert!((0..ids.len()).all(|i| taken.value(i) == (gains.value(i) >= threshold)));
+    let expected = ids.into_iter().enumerate().filter(|(i, _)| taken.value(*i));
+    let expected: Vec<String> = expected.map(|(_, id)| id).collect();
     let indexed = fs::read_to_string(generation.join("dense/queries.ids")).unwrap();
     assert_eq!(indexed.lines().collect::<Vec<_>>(), expected);
     assert!(

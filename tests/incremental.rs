@@ -5,14 +5,15 @@ mod common;
 use std::{fs, sync::Arc};
 
 use arrow::array::AsArray;
-use common::{Place, Row, documents, parquet_files, read, row, texts, write_corpus};
+use common::{Place, Row, documents, parquet_files, read, row, texts, tiny, write_corpus};
 use intendex::{engine::build, job::Job};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::Value;
 
-const STAGES: [&str; 5] = [
+const STAGES: [&str; 6] = [
     "intents",
     "chunks",
+    "keywords",
     "queries",
     "vectors-text",
     "vectors-queries",
@@ -156,13 +157,13 @@ fn a_changed_parameter_recomputes_its_stage_and_what_depends_on_it() {
         let counts = counts(&place, generation);
         counts.iter().map(|(computed, _)| *computed > 0).collect()
     };
-    assert_eq!(changed("expand.keep=0.5", 2), [false; 5]);
-    assert_eq!(changed("sparse.text_weight=2.0", 3), [false; 5]);
+    assert_eq!(changed("expand.keep=0.5", 2), [false; 6]);
+    assert_eq!(changed("sparse.text_weight=2.0", 3), [false; 6]);
     let queries = changed("expand.queries=2", 4);
-    assert_eq!(queries[..4], [false, false, true, false]);
+    assert_eq!(queries[..5], [false, false, false, true, false]);
     let chunks = changed("chunk.max_sentences=2", 5);
     assert_eq!(chunks[..2], [false, true]);
-    assert!(changed("output.vectors=f16", 6)[3..].iter().all(|c| *c));
+    assert!(changed("output.vectors=f16", 6)[4..].iter().all(|c| *c));
 }
 
 #[test]
@@ -181,7 +182,7 @@ fn a_model_is_known_by_its_content() {
     fs::write(&weights, bytes).unwrap();
     place.build_expecting(0, &renamed);
     let counts = counts(&place, 2);
-    assert!(counts[3].1 == 0 && counts[4].1 == 0, "{counts:?}");
+    assert!(counts[4].1 == 0 && counts[5].1 == 0, "{counts:?}");
     assert_as_from_nothing(&place, 2, &renamed);
 }
 
@@ -226,10 +227,10 @@ fn a_plan_knows_what_is_done_and_what_the_indexes_take() {
     assert!(first["unfinished"].is_null());
     let names: Vec<String> = computed(&first).into_iter().map(|s| s.0).collect();
     assert_eq!(
-        names[6..],
+        names[7..],
         [
-            "index-sparse",
             "index-dense-text",
+            "index-sparse",
             "index-dense-queries",
             "verify"
         ]
@@ -457,7 +458,11 @@ fn from_a_stage_on_everything_is_computed_anew() {
     place.build_expecting(0, &["--from", "queries"]);
     let counts = counts(&place, 2);
     let reused: Vec<bool> = counts.iter().map(|(_, reused)| *reused > 0).collect();
-    assert_eq!(reused, [true, true, false, false, false], "{counts:?}");
+    assert_eq!(
+        reused,
+        [true, true, true, false, false, false],
+        "{counts:?}"
+    );
     let said = place.build_expecting(2, &["--from", "queries", "--set", "expand.enabled=false"]);
     assert!(said.contains("no stage queries"), "{said}");
 }
@@ -498,7 +503,7 @@ fn damaged_rows_are_not_taken_over() {
         "{planned:?}"
     );
     assert!(
-        planned[4].3.contains("damaged") && planned[4].2 == 0,
+        planned[5].3.contains("damaged") && planned[5].2 == 0,
         "{planned:?}"
     );
     let said = place.build_expecting(0, &[]);
@@ -510,7 +515,7 @@ fn damaged_rows_are_not_taken_over() {
         .iter()
         .map(|(_, reused)| *reused > 0)
         .collect();
-    assert_eq!(reused, [true, false, true, false, true]);
+    assert_eq!(reused, [true, false, true, true, false, true]);
     assert_as_from_nothing(&place, 2, &[]);
 }
 
@@ -719,4 +724,111 @@ fn one_percent_changed_recomputes_at_most_two() {
         assert!(share <= 0.02, "{stage}");
     }
     assert_as_from_nothing(&place, 2, &small);
+}
+
+#[test]
+fn topics_are_kept_until_the_corpus_is_another() {
+    let mut rows = documents();
+    let place = Place::new(&rows);
+    place.write_job("[expand]\nqueries = 1\n");
+    place.build_expecting(0, &[]);
+    let topics = |generation: u64| {
+        fs::read(
+            place
+                .generation(generation)
+                .join("topics/part-00000.parquet"),
+        )
+        .unwrap()
+    };
+    let reproducible = |generation: u64, dataset: &str| {
+        let manifest = manifest(&place, generation);
+        manifest["datasets"][dataset]["determinism"]["reproducible"] == true
+    };
+    assert!(reproducible(1, "queries"));
+    rows.push(row(
+        "stars",
+        "Stars",
+        "Stars burn hydrogen. They are far away.",
+    ));
+    corpus(&place, &rows);
+    place.build_expecting(0, &[]);
+    assert_eq!(topics(1), topics(2));
+    let run = run_json(&place, 2);
+    let count = |stage: &str, what: &str| run["stages"][stage][what].as_u64().unwrap();
+    assert!(count("topics", "reused") > 0 && count("topics", "computed") == 0);
+    for stage in ["keywords", "queries"] {
+        assert_eq!(
+            (count(stage, "computed"), count(stage, "failed")),
+            (1, 0),
+            "{stage}"
+        );
+        assert!(count(stage, "reused") > 0, "{stage}");
+    }
+    // The manifest says that a build from nothing would have others.
+    assert!(!reproducible(2, "queries") && reproducible(2, "chunks"));
+    assert_eq!(place.run(&["verify", "out"]).status.code(), Some(0));
+
+    // Asked for anew, or when the corpus is far larger.
+    place.build_expecting(0, &["--from", "keywords"]);
+    assert_ne!(topics(3), topics(1));
+    let texts: Vec<String> = (0..60)
+        .map(|i| format!("Star {i} burns. It is {i} light years away."))
+        .collect();
+    let ids: Vec<String> = (0..60).map(|i| format!("star-{i}")).collect();
+    let more = ids
+        .iter()
+        .zip(&texts)
+        .map(|(id, text)| (Some(id.as_str()), None, Some(text.as_str())));
+    let all: Vec<Row> = rows.iter().copied().chain(more).collect();
+    corpus(&place, &all);
+    place.build_expecting(0, &[]);
+    assert!(
+        run_json(&place, 4)["stages"]["topics"]["computed"]
+            .as_u64()
+            .unwrap()
+            > 0
+    );
+}
+
+#[test]
+fn scores_and_thresholds_change_without_generating_again() {
+    let place = Place::new(&documents());
+    place.build_expecting(0, &[]);
+    assert!(!place.generation(1).join("scores").exists());
+    assert!(!place.generation(1).join("selection").exists());
+    let settings = [
+        "expand.scores=[\"gain\", \"relevance\", \"cross-encoder\"]",
+        "expand.keep=0.5",
+        "expand.filter=relevance",
+        "expand.filter=combined",
+        "expand.filter=cross-encoder",
+        "expand.filter=cosine",
+        "expand.filter=round-trip",
+    ];
+    tiny::embedder(&place.path("cross"), "");
+    tiny::heads(&place.path("cross"));
+    let mut set = vec!["--set", "models.cross_encoder.model=cross"];
+    for (setting, generation) in settings.into_iter().zip(2..) {
+        set.extend(["--set", setting]);
+        place.build_expecting(0, &set);
+        let run = run_json(&place, generation);
+        let computed = |stage: &str| run["stages"][stage]["computed"].as_u64().unwrap();
+        assert_eq!(computed("queries"), 0, "{setting}");
+        assert_eq!(computed("scores") > 0, generation == 2, "{setting}");
+        assert_eq!(
+            place.run(&["verify", "out"]).status.code(),
+            Some(0),
+            "{setting}"
+        );
+        if generation > 2 {
+            let all = read(&place.generation(generation), "queries").num_rows();
+            let taken = manifest(&place, generation)["indexes"]["queries_indexed"]
+                .as_u64()
+                .unwrap();
+            assert!(
+                taken > 0 && (taken as usize) < all,
+                "{setting}: {taken} of {all}"
+            );
+        }
+    }
 }

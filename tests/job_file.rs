@@ -201,7 +201,10 @@ fn ranges_and_rules_between_keys() {
     for (set, part) in [
         ("expand.keep=1.5", "`expand.keep` must be from 0 to 1"),
         ("expand.keep=nan", "`expand.keep` must be from 0 to 1"),
-        ("expand.queries=0", "`expand.queries` must be at least 1"),
+        (
+            "expand.list_tokens=0",
+            "`expand.list_tokens` must be at least 1",
+        ),
         (
             "sparse.text_weight=-1",
             "`sparse.text_weight` must be 0 or more",

@@ -23,7 +23,11 @@ fn stages_can_be_called_from_sql_and_a_bad_row_is_alone() {
     ];
     let job = Job::load(&place.path("job.toml"), &overrides).unwrap();
     let models = Models::find(&job.models, true).unwrap();
-    let identities = (models.embedder_identity(), models.generator_identity());
+    let identities = (
+        models.embedder_identity(),
+        models.generator_identity(),
+        None,
+    );
     let fingerprints = Fingerprints::new(&job, identities, false);
     let ctx = SessionContext::new();
     functions::register(&ctx, &job, &fingerprints, &models, Arc::new(()));
@@ -58,7 +62,7 @@ fn stages_can_be_called_from_sql_and_a_bad_row_is_alone() {
         value.as_fixed_size_list().value_length() as usize,
         models.dim()
     );
-    let scores = query("SELECT score('what causes tides', text) AS s FROM corpus");
+    let scores = query("SELECT score(title, text, 'what causes tides') AS s FROM corpus");
     let errors = scores
         .column(0)
         .as_struct()

@@ -11,7 +11,7 @@ use crate::{
     store::{Manifest, Output, read_json},
 };
 
-/// Shows a document of a published index: its chunks, their intents and questions with their scores, and where `fixed`,
+/// Shows a document of a published index: its chunks, their keywords, intents and questions with their scores, and where `fixed`,
 /// `paragraph`, `recursive`, `cluster` and `boundary` would cut.
 #[derive(Debug, clap::Args)]
 pub struct InspectArgs {
@@ -39,7 +39,7 @@ pub fn run(args: InspectArgs) -> anyhow::Result<ExitStatus> {
     let (_, generation) = Output::new(&args.index).current()?;
     let manifest: Manifest = read_json(&generation.join("manifest.json"))?;
     let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
-    let read = |id: &str| runtime.block_on(document::read(&generation, id, &manifest.indexes));
+    let read = |id: &str| runtime.block_on(document::read(&generation, id));
     let mut found = read(&args.doc_id)?;
     // A chunk's id, as search prints it, names its document.
     if let (None, Some((document, _))) = (&found, args.doc_id.rsplit_once('#')) {

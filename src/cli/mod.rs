@@ -8,6 +8,7 @@ mod build;
 mod completions;
 mod console;
 mod eval;
+mod examples;
 mod gc;
 mod generations;
 mod import;
@@ -58,6 +59,7 @@ pub enum Command {
     Build(build::BuildArgs),
     Search(search::SearchArgs),
     Inspect(inspect::InspectArgs),
+    Examples(examples::ExamplesArgs),
     Verify(verify::VerifyArgs),
     Generations(generations::GenerationsArgs),
     Rollback(rollback::RollbackArgs),
@@ -129,6 +131,7 @@ fn run(command: Command, console: &Console) -> anyhow::Result<ExitStatus> {
         Command::Build(args) => build::run(args, console),
         Command::Search(args) => search::run(args),
         Command::Inspect(args) => inspect::run(args),
+        Command::Examples(args) => examples::run(args),
         Command::Verify(args) => verify::run(args, console),
         Command::Generations(args) => generations::run(args),
         Command::Rollback(args) => rollback::run(args),

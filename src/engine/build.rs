@@ -15,6 +15,7 @@ use super::{
     models::Models,
     reuse::{self, Source},
     stage::{self, Layout, Stage},
+    topics,
     verify::{self, Finding},
 };
 use crate::{
@@ -156,6 +157,9 @@ impl Build<'_> {
         let layout = self.layout(runtime, ctx)?;
         let sources = self.sources();
         for stage in stages(self.job) {
+            if stage == Stage::Keywords && topics::wanted(self.job) {
+                self.topics(shards, ctx, &sources)?;
+            }
             runtime.block_on(self.take_over(stage, shards, ctx, &sources))?;
             runtime.block_on(self.map(stage, shards, ctx, &layout))?;
             reuse::remove(&self.building.folder(), stage)?;
@@ -190,6 +194,53 @@ impl Build<'_> {
             files: Vec::new(),
         });
         published.into_iter().chain(abandoned).collect()
+    }
+
+    /// Finds the topics of the corpus, once, and has keywords chosen by them.
+    fn topics(
+        &mut self,
+        shards: usize,
+        ctx: &SessionContext,
+        sources: &[Source],
+    ) -> Result<(), EngineError> {
+        let folder = self.building.folder();
+        if !self.building.journal.is_done(topics::STAGE, None) {
+            let anew = self
+                .options
+                .from
+                .is_some_and(|from| from <= Stage::Keywords);
+            let fits = |source: &&Source| {
+                source.stages.get(topics::STAGE) == Some(&self.fingerprints.topics)
+                    && reuse::damaged(&source.folder, &source.files, &[Dataset::Topics]).is_none()
+            };
+            let sources: Vec<&Source> = sources.iter().filter(|s| !anew && fits(s)).collect();
+            let mut tally = Tally::default();
+            let meter = Meter::start();
+            let busy = self.models.busy();
+            let embedder = self.models.embedder()?;
+            let (job, progress) = (self.job, &*self.progress);
+            topics::write(
+                job,
+                (&folder, shards),
+                &sources,
+                &*embedder,
+                &mut tally,
+                progress,
+            )?;
+            meter.stop(&mut tally);
+            tally.model_seconds = (self.models.busy() - busy).as_secs_f64();
+            self.building.journal.record(topics::STAGE, None, tally)?;
+        }
+        let topics = topics::read(&folder)?;
+        functions::register_keywords(
+            ctx,
+            self.job,
+            &self.fingerprints,
+            &self.models,
+            self.progress.clone(),
+            &topics,
+        );
+        Ok(())
     }
 
     /// Finds the earlier results for a stage's rows, once.

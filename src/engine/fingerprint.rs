@@ -4,18 +4,21 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::stage::Stage;
-use crate::{job::Job, model::ModelIdentity, store::schema::KEY_BYTES};
+use super::{stage::Stage, topics};
+use crate::{expand::topics::Topics, job::Job, model::ModelIdentity, store::schema::KEY_BYTES};
 
 /// Identifies what a row was computed from: stage fingerprint ‖ input.
 pub type Key = [u8; KEY_BYTES as usize];
 
 /// Raised whenever a stage's code gives other results for the same input.
-const CODE_VERSIONS: [(&str, u32); 5] = [
+const CODE_VERSIONS: [(&str, u32); 8] = [
     ("corpus", 1),
-    ("intents", 4),
+    ("intents", 5),
     ("chunks", 3),
-    ("queries", 4),
+    ("topics", 1),
+    ("keywords", 1),
+    ("queries", 5),
+    ("scores", 1),
     ("vectors", 3),
 ];
 
@@ -23,18 +26,25 @@ const CODE_VERSIONS: [(&str, u32); 5] = [
 pub struct Fingerprints {
     pub intents: String,
     pub chunks: String,
+    /// Of the corpus's topics, which are kept from build to build.
+    pub topics: String,
+    pub keywords: String,
     pub queries: String,
+    pub scores: String,
     /// One for text and queries: both are the same model under the same settings.
     pub vectors: String,
 }
 
+/// The embedder, the generator and the cross-encoder.
+pub type Identities<'a> = (
+    &'a ModelIdentity,
+    Option<&'a ModelIdentity>,
+    Option<&'a ModelIdentity>,
+);
+
 impl Fingerprints {
     /// `on_gpu`: where models of files run, which decides in what numbers.
-    pub fn new(
-        job: &Job,
-        (embedder, generator): (&ModelIdentity, Option<&ModelIdentity>),
-        on_gpu: bool,
-    ) -> Self {
+    pub fn new(job: &Job, (embedder, generator, cross_encoder): Identities, on_gpu: bool) -> Self {
         let seed = job.engine.seed;
         let e = (
             content(embedder),
@@ -53,16 +63,24 @@ impl Fingerprints {
         Self {
             intents: stage("intents", &(&job.intents, given, &e, &g, seed)),
             chunks: stage("chunks", &(&job.chunk, &e)),
+            topics: stage("topics", &(job.expand.topics, job.sparse.language, &e)),
+            keywords: stage("keywords", &(job.sparse.language, &e)),
             queries: stage("queries", &(&job.expand.generation(), &g, seed)),
+            scores: stage(
+                "scores",
+                &(&job.expand.scoring(), &g, cross_encoder.map(content)),
+            ),
             vectors: stage("vectors", &(&e, job.output.vectors)),
         }
     }
 
     /// By the stages' names.
     pub fn by_name(&self) -> BTreeMap<String, String> {
+        let topics = (topics::STAGE.to_owned(), self.topics.clone());
         Stage::ALL
             .into_iter()
             .map(|stage| (stage.name().to_owned(), self.of(stage).to_owned()))
+            .chain([topics])
             .collect()
     }
 
@@ -70,7 +88,9 @@ impl Fingerprints {
         match stage {
             Stage::Intents => &self.intents,
             Stage::Chunks => &self.chunks,
+            Stage::Keywords => &self.keywords,
             Stage::Queries => &self.queries,
+            Stage::Scores => &self.scores,
             Stage::TextVectors | Stage::QueryVectors => &self.vectors,
         }
     }
@@ -131,6 +151,22 @@ pub fn key<'a>(fingerprint: &str, parts: impl IntoIterator<Item = Option<&'a str
     key
 }
 
+/// The fingerprint of keywords that are chosen by these topics.
+pub fn with_topics(own: &str, topics: &Topics) -> String {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(own.as_bytes());
+    for topic in &topics.0 {
+        let values = topic.centroid.iter();
+        values.for_each(|value| _ = hasher.update(&value.to_le_bytes()));
+        for (word, weight) in &topic.words {
+            let length = word.len() as u64;
+            hasher.update(&length.to_le_bytes()).update(word.as_bytes());
+            hasher.update(&weight.to_le_bytes());
+        }
+    }
+    hasher.finalize().to_hex().to_string()
+}
+
 /// The seed of a row's sampling.
 pub fn seed(key: &Key) -> u64 {
     let mut bytes = [0; 8];
@@ -159,7 +195,7 @@ mod tests {
             architecture: "fake".into(),
             files: Vec::new(),
         };
-        Fingerprints::new(&job, (&model, Some(&model)), on_gpu)
+        Fingerprints::new(&job, (&model, Some(&model), None), on_gpu)
     }
 
     #[test]

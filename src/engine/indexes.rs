@@ -5,14 +5,13 @@ mod dense;
 
 use std::{collections::HashMap, path::Path};
 
-use arrow::{
-    array::{Array, AsArray, RecordBatch},
-    datatypes::Float32Type,
-};
+use arrow::array::{Array, AsArray, RecordBatch};
 
-use super::EngineError;
+use super::{
+    EngineError,
+    selection::{self, Selector},
+};
 use crate::{
-    expand::filter::Threshold,
     index::{SparseDocument, SparseIndex, SparseWriter, export_ciff},
     job::{Job, Progress},
     store::{
@@ -23,12 +22,13 @@ use crate::{
         sync_tree,
     },
 };
-use dense::Dense;
+use dense::{Dense, Side};
 
+pub const SELECTION: &str = "index-selection";
 pub const SPARSE: &str = "index-sparse";
 pub const DENSE_TEXT: &str = "index-dense-text";
 pub const DENSE_QUERIES: &str = "index-dense-queries";
-pub const STAGES: [&str; 3] = [SPARSE, DENSE_TEXT, DENSE_QUERIES];
+pub const STAGES: [&str; 4] = [DENSE_TEXT, SELECTION, SPARSE, DENSE_QUERIES];
 
 /// Builds what the job asks for and the journal does not have yet; tells what there is, for the manifest.
 pub fn build(
@@ -43,33 +43,42 @@ pub fn build(
         folder: generation,
         shards,
     };
-    let threshold = generation.threshold(job.expand.keep)?;
-    let selection = Selection {
-        threshold,
-        any: job.expand.enabled,
-    };
-    if job.sparse.enabled {
-        step(SPARSE, generation.folder, journal, |tally| {
-            generation.sparse(job, &selection, tally, progress)
-        })?;
-    }
     let dense = Dense {
         factory: &job.dense.factory,
         dim,
+        vocabulary: job.expand.vocabulary,
     };
+    // First, as queries may be selected by what it finds for them.
     if job.dense.enabled {
         step(DENSE_TEXT, generation.folder, journal, |tally| {
-            generation.dense(&dense, None, tally, progress)
+            generation.dense(&dense, Side::Text, tally, progress)
+        })?;
+    }
+    if selection::is_partial(&job.expand) {
+        step(SELECTION, generation.folder, journal, |tally| {
+            let selector = Selector {
+                job,
+                generation: generation.folder,
+                shards,
+            };
+            selector.write()?;
+            tally.rows = generation.rows(Dataset::Selection)? as u64;
+            Ok(())
+        })?;
+    }
+    if job.sparse.enabled {
+        step(SPARSE, generation.folder, journal, |tally| {
+            generation.sparse(job, tally, progress)
         })?;
     }
     if job.dense.enabled && job.expand.enabled {
         step(DENSE_QUERIES, generation.folder, journal, |tally| {
-            generation.dense(&dense, Some(&selection), tally, progress)
+            generation.dense(&dense, Side::Queries, tally, progress)
         })?;
     }
     Ok(Indexes {
-        query_threshold: selection.threshold,
-        queries_indexed: generation.count_selected(&selection)?,
+        query_threshold: selection::lowest(generation.folder, shards)?,
+        queries_indexed: generation.count_taken()?,
         sparse: job.sparse.enabled.then(|| IndexSummary {
             rows: journal.total(SPARSE).rows,
             kind: "tantivy".into(),
@@ -114,31 +123,13 @@ fn step(
     work(&mut tally)?;
     meter.stop(&mut tally);
     tally.computed = tally.rows;
-    for part in ["sparse", "sparse.ciff.gz", "dense"] {
+    for part in ["selection", "sparse", "sparse.ciff.gz", "dense"] {
         let path = generation.join(part);
         if path.exists() {
             sync_tree(&path)?;
         }
     }
     Ok(journal.record(name, None, tally)?)
-}
-
-/// Which queries the indexes take.
-pub(super) struct Selection {
-    pub(super) threshold: Option<f32>,
-    /// False: the job writes no queries at all.
-    pub(super) any: bool,
-}
-
-impl Selection {
-    /// A query whose generator could not score it is taken.
-    pub(super) fn takes(&self, gain: Option<f32>) -> bool {
-        match (gain, self.threshold) {
-            (None, _) => true,
-            (Some(gain), Some(threshold)) => gain >= threshold,
-            (Some(_), None) => false,
-        }
-    }
 }
 
 struct Generation<'a> {
@@ -172,43 +163,17 @@ impl Generation<'_> {
             .sum()
     }
 
-    fn each_gain(&self, mut visit: impl FnMut(Option<f32>)) -> Result<(), EngineError> {
+    fn count_taken(&self) -> Result<u64, EngineError> {
+        let mut count = self.rows(Dataset::Queries)?;
         for shard in 0..self.shards {
-            self.each_batch(Dataset::Queries, shard, |batch| {
-                (0..batch.num_rows()).for_each(|i| visit(gain(batch, i)));
-                Ok(())
-            })?;
+            count -= selection::left_out(self.folder, shard)?.len();
         }
-        Ok(())
-    }
-
-    /// The lowest gain that an index takes: a percentile of the whole corpus, not of a document.
-    fn threshold(&self, keep: f32) -> Result<Option<f32>, EngineError> {
-        let mut threshold = Threshold::new(keep);
-        loop {
-            self.each_gain(|gain| {
-                if let Some(gain) = gain {
-                    threshold.show(gain);
-                }
-            })?;
-            if let Some(found) = threshold.end_pass() {
-                return Ok(found);
-            }
-        }
-    }
-
-    fn count_selected(&self, selection: &Selection) -> Result<u64, EngineError> {
-        let mut count = 0;
-        if selection.any {
-            self.each_gain(|gain| count += u64::from(selection.takes(gain)))?;
-        }
-        Ok(count)
+        Ok(count as u64)
     }
 
     fn sparse(
         &self,
         job: &Job,
-        selection: &Selection,
         tally: &mut Tally,
         progress: &dyn Progress,
     ) -> Result<(), EngineError> {
@@ -217,7 +182,7 @@ impl Generation<'_> {
         progress.start(SPARSE, self.rows(Dataset::Chunks)? as u64, "chunks");
         let mut writer = SparseWriter::create(&folder, job.sparse.language)?;
         for shard in 0..self.shards {
-            let queries = self.selected_queries(shard, selection)?;
+            let queries = self.taken_queries(shard)?;
             self.each_batch(Dataset::Chunks, shard, |batch| {
                 for i in 0..batch.num_rows() {
                     let chunk_id = text(batch, "chunk_id", i).unwrap_or_default();
@@ -265,22 +230,18 @@ impl Generation<'_> {
         Ok(())
     }
 
-    /// The selected queries of each chunk of a shard.
-    fn selected_queries(
-        &self,
-        shard: usize,
-        selection: &Selection,
-    ) -> Result<HashMap<String, Vec<String>>, EngineError> {
+    /// The queries of each chunk of a shard that the indexes take.
+    fn taken_queries(&self, shard: usize) -> Result<HashMap<String, Vec<String>>, EngineError> {
+        let left_out = selection::left_out(self.folder, shard)?;
         let mut queries: HashMap<String, Vec<String>> = HashMap::new();
         self.each_batch(Dataset::Queries, shard, |batch| {
-            for i in (0..batch.num_rows()).filter(|i| selection.takes(gain(batch, *i))) {
-                if let (Some(chunk), Some(query)) =
-                    (text(batch, "chunk_id", i), text(batch, "text", i))
+            for i in 0..batch.num_rows() {
+                let columns = ["query_id", "chunk_id", "text"].map(|column| text(batch, column, i));
+                if let [Some(id), Some(chunk), Some(query)] = columns
+                    && !left_out.contains(id)
                 {
-                    queries
-                        .entry(chunk.to_owned())
-                        .or_default()
-                        .push(query.to_owned());
+                    let of_chunk = queries.entry(chunk.to_owned()).or_default();
+                    of_chunk.push(query.to_owned());
                 }
             }
             Ok(())
@@ -292,13 +253,4 @@ impl Generation<'_> {
 pub(super) fn text<'a>(batch: &'a RecordBatch, column: &str, i: usize) -> Option<&'a str> {
     let column = batch.column_by_name(column)?.as_string_opt::<i32>()?;
     column.is_valid(i).then(|| column.value(i))
-}
-
-pub(super) fn gain(batch: &RecordBatch, i: usize) -> Option<f32> {
-    let gains = batch
-        .column_by_name("scores")?
-        .as_struct_opt()?
-        .column_by_name("gain")?
-        .as_primitive_opt::<Float32Type>()?;
-    gains.is_valid(i).then(|| gains.value(i))
 }

@@ -11,8 +11,10 @@ mod join;
 pub mod models;
 pub mod plan;
 mod reuse;
+mod selection;
 pub mod stage;
 mod table;
+mod topics;
 pub mod verify;
 
 use std::path::{Path, PathBuf};
@@ -55,6 +57,8 @@ pub enum EngineError {
     },
     #[error("{}: {source}", path.display())]
     Batch { path: PathBuf, source: ArrowError },
+    #[error("stage topics: {0}")]
+    Topics(faiss::error::Error),
     #[error("{0}")]
     Refused(String),
     #[error("this build is not published: {} of its checks failed, the first of them {}; the folder {} holds it; `intendex build --from` and its first stage builds it again, taking nothing over", findings.len(), findings[0], folder.display())]

@@ -14,7 +14,7 @@ use crate::{
     model::{
         Completion, Embed, Embedded, Generate, LogProb, ModelError, ModelIdentity, Prompt,
         Sampling, Score, TextKind,
-        bert::{BertEmbedder, number_type},
+        bert::{BertEmbedder, CrossEncoder, number_type},
         decoder::Decoder,
         device::device,
         http::HttpGenerator,
@@ -38,11 +38,13 @@ struct Inner {
     embedder_source: source::EmbedderSource,
     generator_settings: Option<spec::Generator>,
     generator_source: Option<source::GeneratorSource>,
+    cross_source: Option<source::EmbedderSource>,
     server: Option<Arc<HttpGenerator>>,
     device: Device,
     device_name: String,
     embedder: Shared<Arc<dyn Embed>>,
     decoder: Shared<Arc<Decoder>>,
+    cross_encoder: Shared<Arc<CrossEncoder>>,
     busy: Clock,
 }
 
@@ -56,7 +58,7 @@ impl fmt::Debug for Models {
 
 impl Models {
     /// Finds and hashes the model files; reads none of their weights. `generator` says whether the job's stages
-    /// need the generator at all.
+    /// need the generator, and what scores its queries, at all.
     pub fn find(settings: &spec::Models, generator: bool) -> Result<Self, ModelError> {
         let embedder_source = source::embedder(&settings.embedder, settings.offline)?;
         let generator_settings = settings.generator.clone().filter(|_| generator);
@@ -70,16 +72,21 @@ impl Models {
             Some(g) => generator_source = Some(source::generator(g, settings.offline)?),
             None => {}
         }
+        let cross = settings.cross_encoder.as_ref().filter(|_| generator);
+        let cross =
+            cross.map(|c| source::encoder(&c.model, c.revision.as_deref(), settings.offline));
         let inner = Inner {
             embedder_settings: settings.embedder.clone(),
             embedder_source,
             generator_settings,
             generator_source,
+            cross_source: cross.transpose()?,
             server,
             device,
             device_name: device_name.clone(),
             embedder: OnceLock::new(),
             decoder: OnceLock::new(),
+            cross_encoder: OnceLock::new(),
             busy: Clock::default(),
         };
         Ok(Self {
@@ -94,6 +101,10 @@ impl Models {
     pub fn generator_identity(&self) -> Option<&ModelIdentity> {
         let file = self.inner.generator_source.as_ref().map(|s| &s.identity);
         file.or_else(|| self.inner.server.as_ref().map(|s| s.identity()))
+    }
+
+    pub fn cross_encoder_identity(&self) -> Option<&ModelIdentity> {
+        self.inner.cross_source.as_ref().map(|s| &s.identity)
     }
 
     pub fn has_generator(&self) -> bool {
@@ -157,6 +168,24 @@ impl Models {
             Some(_) => Ok(None),
             None => Ok(Some(Arc::new(self.inner.watched(self.decoder()?)))),
         }
+    }
+
+    /// None where the job names none.
+    pub fn cross_encoder(&self) -> Result<Option<Arc<CrossEncoder>>, ModelError> {
+        let inner = &self.inner;
+        let Some(source) = &inner.cross_source else {
+            return Ok(None);
+        };
+        let load = || {
+            let loaded = CrossEncoder::load(&source.folder, source.identity.clone(), &inner.device);
+            loaded.map(Arc::new).map_err(|e| e.to_string())
+        };
+        let loaded = shared(
+            &inner.cross_encoder,
+            || inner.busy.time(load),
+            &source.identity.name,
+        );
+        loaded.map(Some)
     }
 
     fn decoder(&self) -> Result<Arc<Decoder>, ModelError> {

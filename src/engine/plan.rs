@@ -14,12 +14,16 @@ use super::{
     fingerprint::Fingerprints,
     functions, indexes, ingest,
     reuse::damaged,
+    selection,
     stage::Stage,
     verify,
 };
 use crate::{
     corpus,
-    job::{Job, spec::ChunkMethod},
+    job::{
+        Job,
+        spec::{ChunkMethod, Expand},
+    },
     store::{
         Dataset, Output, StoreError,
         generation::{Published, Unfinished},
@@ -216,13 +220,15 @@ impl Planner<'_> {
 
     /// The stages whose rows decide a stage's input, and itself.
     fn chain(stage: Stage) -> &'static [Stage] {
-        use Stage::{Chunks, Intents, Queries, QueryVectors, TextVectors};
+        use Stage::{Chunks, Intents, Keywords, Queries, QueryVectors, Scores, TextVectors};
         match stage {
             Intents => &[Intents],
             Chunks => &[Intents, Chunks],
-            Queries => &[Intents, Chunks, Queries],
+            Keywords => &[Intents, Chunks, Keywords],
+            Queries => &[Intents, Chunks, Keywords, Queries],
+            Scores => &[Intents, Chunks, Keywords, Queries, Scores],
             TextVectors => &[Intents, Chunks, TextVectors],
-            QueryVectors => &[Intents, Chunks, Queries, QueryVectors],
+            QueryVectors => &[Intents, Chunks, Keywords, Queries, QueryVectors],
         }
     }
 
@@ -253,14 +259,12 @@ impl Planner<'_> {
         let (chunks, queries) = self.indexed(corpus);
         let kept = (queries as f64 * f64::from(self.job.expand.keep)).ceil() as u64;
         let dense = self.job.dense.enabled;
+        let expand = &self.job.expand;
         let steps = [
-            (indexes::SPARSE, chunks, self.job.sparse.enabled),
             (indexes::DENSE_TEXT, chunks, dense),
-            (
-                indexes::DENSE_QUERIES,
-                kept,
-                dense && self.job.expand.enabled,
-            ),
+            (indexes::SELECTION, queries, selection::is_partial(expand)),
+            (indexes::SPARSE, chunks, self.job.sparse.enabled),
+            (indexes::DENSE_QUERIES, kept, dense && expand.enabled),
             (verify::STAGE, chunks, true),
         ];
         let steps = steps.into_iter().filter(|(.., runs)| *runs);
@@ -417,6 +421,10 @@ impl Work {
     }
 }
 
+/// Queries in a list, and phrases of a vocabulary, as the 1.5B writes them.
+const QUERIES_OF_LIST: u64 = 5;
+const PHRASES: u64 = 5;
+
 fn share(total: u64, part: u64, of: u64) -> u64 {
     (total as f64 * part as f64 / of.max(1) as f64) as u64
 }
@@ -424,9 +432,15 @@ fn share(total: u64, part: u64, of: u64) -> u64 {
 /// Questions the job's chunks get.
 pub(super) fn queries(job: &Job, count: &Count) -> u64 {
     match job.expand.enabled {
-        true => count.chunks * job.expand.queries as u64 + count.intents,
+        true => count.chunks * of_chunk(&job.expand) + count.intents,
         false => 0,
     }
+}
+
+/// Queries that are written of a chunk.
+fn of_chunk(expand: &Expand) -> u64 {
+    let vocabulary = if expand.vocabulary { PHRASES } else { 0 };
+    expand.queries as u64 + expand.lists as u64 * QUERIES_OF_LIST + vocabulary
 }
 
 /// What a stage does for the documents counted.
@@ -449,13 +463,30 @@ fn work(stage: Stage, job: &Job, count: &Count) -> Work {
             (count.documents, count.intent_tokens, written, Some(basis))
         }
         Stage::Chunks => (count.documents, count.tokens, 0, None),
+        // Its sentences and its phrases, which are as long again twice.
+        Stage::Keywords => (count.chunks, 3 * count.chunk_tokens, 0, chunks_basis()),
         Stage::Queries => {
-            let written = count.chunks * job.expand.queries as u64 * TOKENS_PER_QUESTION;
-            let read = count.chunk_tokens + 2 * questions * TOKENS_PER_QUESTION;
+            let expand = &job.expand;
+            let written = count.chunks * of_chunk(expand) * TOKENS_PER_QUESTION;
+            let prompts = [expand.queries > 0, expand.lists > 0, expand.vocabulary];
+            let prompts = prompts.into_iter().filter(|asked| *asked).count() as u64;
             let basis = format!(
-                "{TOKENS_PER_QUESTION} tokens a question, repeats not taken off; scoring reads each query twice"
+                "{TOKENS_PER_QUESTION} tokens a query and {QUERIES_OF_LIST} queries a list, repeats not taken off; read: the \
+                 chunk for each kind of query, examples not counted"
             );
-            (count.chunks, read, written, Some(basis))
+            (
+                count.chunks,
+                count.chunk_tokens * prompts,
+                written,
+                Some(basis),
+            )
+        }
+        Stage::Scores => {
+            let basis = format!(
+                "{TOKENS_PER_QUESTION} tokens a query; a chunk is read once for all of its queries"
+            );
+            let read = count.chunk_tokens + 2 * questions * TOKENS_PER_QUESTION;
+            (questions, read, 0, Some(basis))
         }
         Stage::TextVectors => (count.chunks, count.embedded_tokens, 0, chunks_basis()),
         Stage::QueryVectors => {

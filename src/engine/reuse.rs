@@ -236,8 +236,8 @@ fn parent_and_place(stage: Stage) -> (&'static str, &'static str) {
             "chunk_id",
             "CAST(substr(query_id, character_length(chunk_id) + 2) AS BIGINT)",
         ),
-        Stage::TextVectors => ("chunk_id", "CAST(0 AS BIGINT)"),
-        Stage::QueryVectors => ("query_id", "CAST(0 AS BIGINT)"),
+        Stage::Keywords | Stage::TextVectors => ("chunk_id", "CAST(0 AS BIGINT)"),
+        Stage::Scores | Stage::QueryVectors => ("query_id", "CAST(0 AS BIGINT)"),
     }
 }
 

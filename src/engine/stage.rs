@@ -25,16 +25,20 @@ pub use sql::{keys, keys_of};
 pub enum Stage {
     Intents,
     Chunks,
+    Keywords,
     Queries,
+    Scores,
     TextVectors,
     QueryVectors,
 }
 
 impl Stage {
-    pub const ALL: [Stage; 5] = [
+    pub const ALL: [Stage; 7] = [
         Stage::Intents,
         Stage::Chunks,
+        Stage::Keywords,
         Stage::Queries,
+        Stage::Scores,
         Stage::TextVectors,
         Stage::QueryVectors,
     ];
@@ -44,7 +48,9 @@ impl Stage {
         match self {
             Stage::Intents => "intents",
             Stage::Chunks => "chunks",
+            Stage::Keywords => "keywords",
             Stage::Queries => "queries",
+            Stage::Scores => "scores",
             Stage::TextVectors => "vectors-text",
             Stage::QueryVectors => "vectors-queries",
         }
@@ -53,8 +59,8 @@ impl Stage {
     pub fn input(self) -> Dataset {
         match self {
             Stage::Intents | Stage::Chunks => Dataset::Documents,
-            Stage::Queries | Stage::TextVectors => Dataset::Chunks,
-            Stage::QueryVectors => Dataset::Queries,
+            Stage::Keywords | Stage::Queries | Stage::TextVectors => Dataset::Chunks,
+            Stage::Scores | Stage::QueryVectors => Dataset::Queries,
         }
     }
 
@@ -62,7 +68,9 @@ impl Stage {
         match self {
             Stage::Intents => Dataset::Intents,
             Stage::Chunks => Dataset::Chunks,
+            Stage::Keywords => Dataset::ChunkTopics,
             Stage::Queries => Dataset::Queries,
+            Stage::Scores => Dataset::Scores,
             Stage::TextVectors => Dataset::TextVectors,
             Stage::QueryVectors => Dataset::QueryVectors,
         }
@@ -81,7 +89,9 @@ impl Stage {
         match self {
             Stage::Intents => Dataset::IntentOutcomes,
             Stage::Chunks => Dataset::ChunkOutcomes,
+            Stage::Keywords => Dataset::ChunkTopicOutcomes,
             Stage::Queries => Dataset::QueryOutcomes,
+            Stage::Scores => Dataset::ScoreOutcomes,
             Stage::TextVectors => Dataset::TextVectorOutcomes,
             Stage::QueryVectors => Dataset::QueryVectorOutcomes,
         }
@@ -92,7 +102,9 @@ impl Stage {
         match self {
             Stage::Intents => "intents",
             Stage::Chunks => "chunk",
+            Stage::Keywords => "keywords",
             Stage::Queries => "queries",
+            Stage::Scores => "score",
             Stage::TextVectors => "embed",
             Stage::QueryVectors => "embed_query",
         }
@@ -117,9 +129,9 @@ pub async fn run(
     tally: &mut Tally,
 ) -> Result<(), EngineError> {
     let failed = EngineError::in_stage(stage.name(), shard);
-    let has_intents =
+    let has_beside =
         sql::register_input(stage, ctx, (generation, shard), reuse).map_err(&failed)?;
-    let query = stage.sql(&layout.passthrough, has_intents, reuse.is_some());
+    let query = stage.sql(&layout.passthrough, has_beside, reuse.is_some());
     let frame = ctx.sql(&query).await.map_err(&failed)?;
     let mut batches = frame.execute_stream().await.map_err(&failed)?;
     let schemas = [stage.output(), stage.outcomes()]

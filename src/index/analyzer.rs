@@ -71,6 +71,21 @@ pub fn without_stop_words(name: &str) -> Option<TextAnalyzer> {
     Some(pipeline.build())
 }
 
+/// The words of a text as they are shown, not as they are indexed: lower case, without stop words, not stemmed.
+pub fn words(language: SparseLanguage) -> TextAnalyzer {
+    let words = TextAnalyzer::builder(SimpleTokenizer::default())
+        .filter(RemoveLongFilter::limit(MAX_TOKEN_BYTES))
+        .filter(LowerCaser);
+    let stop_words = LANGUAGES
+        .iter()
+        .find(|(l, ..)| *l == language)
+        .and_then(|(_, language, _)| StopWordFilter::new(*language));
+    match stop_words {
+        Some(stop_words) => words.filter(stop_words).build(),
+        None => words.build(),
+    }
+}
+
 /// The terms of `text` in order.
 pub fn terms(analyzer: &mut TextAnalyzer, text: &str) -> Vec<String> {
     let mut terms = Vec::new();

@@ -3,9 +3,11 @@
 /// Longest question kept, in code points; beyond it a model is rambling.
 const LONGEST: usize = 300;
 
-/// The line without list marks, labels and quotes, its white space collapsed; None if no phrase of at least two
-/// words is left.
+/// The line without list marks, labels, quotes and control characters, its white space collapsed; None if no phrase of at
+/// least two words is left.
 pub fn clean(line: &str) -> Option<String> {
+    let shown = |c: &char| !c.is_control() || c.is_whitespace();
+    let line: String = line.chars().filter(shown).collect();
     let mut text = line.trim();
     loop {
         let shorter = strip_mark(text).trim_start();
@@ -77,6 +79,7 @@ mod tests {
             "**Question:** \"How does  it work?\"",
             "Question 4: How does it work?",
             "12) How does it work?",
+            "How\u{0}\tdoes it work?",
         ] {
             let expected = "How does it work?";
             assert_eq!(clean(line).as_deref(), Some(expected), "{line}");

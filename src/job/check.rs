@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::spec::{ChunkMethod, Corpus, Embedder, Generator, Job};
+use super::spec::{ChunkMethod, Corpus, Embedder, Filter, Generator, Job, Scored};
 use super::{MaxFailures, Problem};
 
 /// Columns of the chunks dataset, which a passthrough column would collide with.
@@ -22,7 +22,7 @@ const CHUNK_COLUMNS: [&str; 21] = [
     "key",
     "vector",
     "__invalid",
-    "__intents",
+    "__list",
     "input",
     "position",
     "result",
@@ -212,7 +212,12 @@ fn questions(job: &Job, rules: &mut Rules) {
     rules.at_least_one("intents.section_tokens", intents.section_tokens);
     rules.not_negative("intents.temperature", intents.temperature);
     rules.share("intents.duplicate_cosine", intents.duplicate_cosine);
-    rules.at_least_one("expand.queries", expand.queries);
+    rules.require(
+        expand.queries + expand.lists > 0,
+        "expand.queries",
+        "and `expand.lists` are both 0; one must be above 0 (or set `expand.enabled = false`)",
+    );
+    rules.at_least_one("expand.list_tokens", expand.list_tokens);
     rules.not_negative("expand.temperature", expand.temperature);
     rules.share("expand.top_p", expand.top_p);
     rules.require(expand.top_p != 0.0, "expand.top_p", "must be above 0");
@@ -223,6 +228,17 @@ fn questions(job: &Job, rules: &mut Rules) {
         rules.filled(&format!("expand.examples[{i}].passage"), &example.passage);
         rules.filled(&format!("expand.examples[{i}].question"), &example.question);
     }
+    rules.require(
+        job.models.cross_encoder.is_some() || !expand.scores().contains(&Scored::CrossEncoder),
+        "expand.scores",
+        "needs a cross-encoder: add [models.cross_encoder], or choose other scores and another `expand.filter`",
+    );
+    let of_vectors = matches!(expand.filter, Filter::Cosine | Filter::RoundTrip);
+    rules.require(
+        job.dense.enabled || !of_vectors || expand.keep >= 1.0,
+        "expand.filter",
+        "compares vectors, and `dense.enabled` is false; choose `gain`, `relevance` or `combined`",
+    );
     let generated = intents.enabled && job.corpus.intents.is_none();
     let present = job.models.generator.is_some();
     rules.require(

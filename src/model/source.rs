@@ -57,18 +57,27 @@ pub struct GeneratorSource {
     pub identity: ModelIdentity,
 }
 
-/// A folder on disk, or a hub model at a pinned revision.
+/// The embedder of a job.
 pub fn embedder(settings: &spec::Embedder, offline: bool) -> Result<EmbedderSource, ModelError> {
-    let path = Path::new(&settings.model);
+    encoder(&settings.model, settings.revision.as_deref(), offline)
+}
+
+/// An encoder: a folder on disk, or a hub model at a pinned revision.
+pub fn encoder(
+    model: &str,
+    revision: Option<&str>,
+    offline: bool,
+) -> Result<EmbedderSource, ModelError> {
+    let path = Path::new(model);
     let folder = if path.is_dir() {
         path.to_owned()
     } else if path.exists() {
         return Err(file_error(
             path,
-            "an embedder is a folder with config.json, tokenizer.json and model.safetensors",
+            "an embedder or cross-encoder is a folder with config.json, tokenizer.json and model.safetensors",
         ));
     } else {
-        let hub = Hub::new(&settings.model, settings.revision.as_deref(), offline)?;
+        let hub = Hub::new(model, revision, offline)?;
         hub.folder(&EMBEDDER_FILES, &EMBEDDER_EXTRAS)?
     };
     for name in EMBEDDER_FILES {
@@ -93,7 +102,7 @@ pub fn embedder(settings: &spec::Embedder, offline: bool) -> Result<EmbedderSour
         .filter(|name| folder.join(name).exists());
     let names: Vec<&str> = EMBEDDER_FILES.into_iter().chain(extras).collect();
     Ok(EmbedderSource {
-        identity: identity(&settings.model, architecture, &folder, names)?,
+        identity: identity(model, architecture, &folder, names)?,
         folder,
         dim: dim as usize,
     })

@@ -14,7 +14,7 @@ use crate::engine::functions::cut;
 use crate::job::spec::{self, ChunkMethod};
 use crate::model::Embed;
 use crate::search::passages::ordinal;
-use crate::store::{Dataset, Indexes};
+use crate::store::Dataset;
 
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Document {
@@ -35,23 +35,24 @@ pub struct Chunk {
     pub tokens: u32,
     /// With the cosine of each to the chunk, best first.
     pub intents: Vec<(String, f32)>,
+    pub keywords: Vec<String>,
     pub questions: Vec<Question>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct Question {
     pub text: String,
-    /// `intent` or `sample`.
+    /// `intent`, `sample`, `keyword` or `vocabulary`.
     pub origin: String,
-    /// log P(question | chunk) − log P(question | empty passage), per token.
-    pub gain: Option<f32>,
+    /// By the job's filter, or else log P(question | chunk) − log P(question | empty passage), per token.
+    pub score: Option<f32>,
     /// Whether the indexes took it.
     pub indexed: bool,
 }
 
 impl Question {
-    pub fn shown_gain(&self) -> String {
-        self.gain.map_or("–".into(), |gain| format!("{gain:.3}"))
+    pub fn shown_score(&self) -> String {
+        self.score.map_or("–".into(), |score| format!("{score:.3}"))
     }
 }
 
@@ -76,12 +77,8 @@ const OTHERS: [ChunkMethod; 5] = [
     ChunkMethod::Cluster,
 ];
 
-/// Reads a document; None if the generation has none of this id. `indexes` are those of its manifest.
-pub async fn read(
-    generation: &Path,
-    doc_id: &str,
-    indexes: &Indexes,
-) -> Result<Option<Document>, ReadError> {
+/// Reads a document; None if the generation has none of this id.
+pub async fn read(generation: &Path, doc_id: &str) -> Result<Option<Document>, ReadError> {
     let of_document = || col("doc_id").eq(lit(doc_id));
     let columns = ["doc_id", "title", "text"];
     let documents = rows(generation, Dataset::Documents, of_document(), &columns).await?;
@@ -102,18 +99,13 @@ pub async fn read(
     document
         .chunks
         .sort_by_key(|chunk| (chunk.start, chunk.end));
-    let ids: Vec<Expr> = document.chunks.iter().map(|c| lit(&*c.chunk_id)).collect();
-    let has_questions = Dataset::Queries
-        .parts(generation)
-        .is_ok_and(|parts| !parts.is_empty());
-    if has_questions && !ids.is_empty() {
-        let of_chunks = col("chunk_id").in_list(ids, false);
-        let columns = ["chunk_id", "query_id", "text", "origin", "scores"];
-        let mut questions = BTreeMap::new();
-        for batch in rows(generation, Dataset::Queries, of_chunks, &columns).await? {
-            collect_questions(&batch, indexes, &mut questions);
-        }
+    if !document.chunks.is_empty() {
+        let ids = document.chunks.iter().map(|c| lit(&*c.chunk_id));
+        let of_chunks = col("chunk_id").in_list(ids.collect(), false);
+        let mut keywords = keywords(generation, &of_chunks).await?;
+        let mut questions = questions(generation, &of_chunks).await?;
         for chunk in &mut document.chunks {
+            chunk.keywords = keywords.remove(&chunk.chunk_id).unwrap_or_default();
             let of_chunk = questions.remove(&chunk.chunk_id).unwrap_or_default();
             chunk.questions = of_chunk.into_values().collect();
         }
@@ -121,26 +113,107 @@ pub async fn read(
     Ok(Some(document))
 }
 
+fn has(generation: &Path, dataset: Dataset) -> bool {
+    let parts = dataset.parts(generation);
+    parts.is_ok_and(|parts| !parts.is_empty())
+}
+
+/// By chunk.
+async fn keywords(
+    generation: &Path,
+    of_chunks: &Expr,
+) -> Result<BTreeMap<String, Vec<String>>, ReadError> {
+    let mut keywords = BTreeMap::new();
+    if !has(generation, Dataset::ChunkTopics) {
+        return Ok(keywords);
+    }
+    let columns = ["chunk_id", "keywords"];
+    for batch in rows(
+        generation,
+        Dataset::ChunkTopics,
+        of_chunks.clone(),
+        &columns,
+    )
+    .await?
+    {
+        let (ids, lists) = (
+            batch.column(0).as_string::<i32>(),
+            batch.column(1).as_list::<i32>(),
+        );
+        for row in 0..batch.num_rows() {
+            let list = lists.value(row);
+            let texts = list.as_struct().column(0).as_string::<i32>();
+            let texts = texts.iter().flatten().map(str::to_owned).collect();
+            keywords.insert(ids.value(row).to_owned(), texts);
+        }
+    }
+    Ok(keywords)
+}
+
 /// By chunk, and in it by the number of the question.
 type Questions = BTreeMap<String, BTreeMap<Option<u64>, Question>>;
 
-fn collect_questions(batch: &RecordBatch, indexes: &Indexes, questions: &mut Questions) {
-    let text = |column: usize, row: usize| batch.column(column).as_string::<i32>().value(row);
-    let scores = batch.column(4).as_struct();
-    let gains = scores
-        .column_by_name("gain")
-        .map(|gains| gains.as_primitive::<Float32Type>());
-    for row in 0..batch.num_rows() {
-        let gain = gains.and_then(|gains| gains.is_valid(row).then(|| gains.value(row)));
-        let question = Question {
-            text: text(2, row).to_owned(),
-            origin: text(3, row).to_owned(),
-            gain,
-            indexed: indexes.took(gain),
-        };
-        let of_chunk = questions.entry(text(0, row).to_owned()).or_default();
-        of_chunk.insert(ordinal(text(1, row)), question);
+async fn questions(generation: &Path, of_chunks: &Expr) -> Result<Questions, ReadError> {
+    let mut questions = Questions::new();
+    if !has(generation, Dataset::Queries) {
+        return Ok(questions);
     }
+    let columns = ["chunk_id", "query_id", "text", "origin"];
+    let batches = rows(generation, Dataset::Queries, of_chunks.clone(), &columns).await?;
+    let text = |batch: &RecordBatch, column: usize, row: usize| {
+        batch
+            .column(column)
+            .as_string::<i32>()
+            .value(row)
+            .to_owned()
+    };
+    let all = || {
+        batches
+            .iter()
+            .flat_map(|b| (0..b.num_rows()).map(move |row| (b, row)))
+    };
+    let ids: Vec<Expr> = all().map(|(batch, row)| lit(text(batch, 1, row))).collect();
+    let decided = decided(generation, ids).await?;
+    for (batch, row) in all() {
+        let id = text(batch, 1, row);
+        let (score, indexed) = decided.get(&id).copied().unwrap_or((None, true));
+        let question = Question {
+            text: text(batch, 2, row),
+            origin: text(batch, 3, row),
+            score,
+            indexed,
+        };
+        let of_chunk = questions.entry(text(batch, 0, row)).or_default();
+        of_chunk.insert(ordinal(&id), question);
+    }
+    Ok(questions)
+}
+
+/// The scores of these questions, and whether the indexes took them.
+async fn decided(
+    generation: &Path,
+    ids: Vec<Expr>,
+) -> Result<BTreeMap<String, (Option<f32>, bool)>, ReadError> {
+    let mut decided = BTreeMap::new();
+    // What selected them comes second, as it knows better.
+    for (dataset, columns) in [
+        (Dataset::Scores, &["query_id", "gain"][..]),
+        (Dataset::Selection, &["query_id", "score", "taken"]),
+    ] {
+        if ids.is_empty() || !has(generation, dataset) {
+            continue;
+        }
+        let wanted = col("query_id").in_list(ids.clone(), false);
+        for batch in rows(generation, dataset, wanted, columns).await? {
+            let scores = batch.column(1).as_primitive::<Float32Type>();
+            for (row, id) in batch.column(0).as_string::<i32>().iter().enumerate() {
+                let score = scores.is_valid(row).then(|| scores.value(row));
+                let taken = columns.len() < 3 || batch.column(2).as_boolean().value(row);
+                decided.insert(id.unwrap_or_default().to_owned(), (score, taken));
+            }
+        }
+    }
+    Ok(decided)
 }
 
 fn chunks(batch: &RecordBatch) -> impl Iterator<Item = Chunk> {
@@ -155,6 +228,7 @@ fn chunks(batch: &RecordBatch) -> impl Iterator<Item = Chunk> {
         end: point(2, row),
         tokens: batch.column(3).as_primitive::<UInt32Type>().value(row),
         intents: intents(&batch.column(4).as_list::<i32>().value(row)),
+        keywords: Vec::new(),
         questions: Vec::new(),
     })
 }
@@ -258,10 +332,10 @@ pub(super) mod tests {
     use super::*;
 
     pub fn document() -> Document {
-        let question = |text: &str, gain, indexed| Question {
+        let question = |text: &str, score, indexed| Question {
             text: text.into(),
             origin: "sample".into(),
-            gain,
+            score,
             indexed,
         };
         Document {
@@ -275,6 +349,7 @@ pub(super) mod tests {
                     end: 11,
                     tokens: 6,
                     intents: vec![("What is <one>?".into(), 0.625)],
+                    keywords: vec!["one".into(), "<two>".into()],
                     questions: vec![
                         question("why two?", Some(1.5), true),
                         question("who?", Some(-0.25), false),
@@ -286,6 +361,7 @@ pub(super) mod tests {
                     end: 19,
                     tokens: 2,
                     intents: Vec::new(),
+                    keywords: Vec::new(),
                     questions: Vec::new(),
                 },
             ],

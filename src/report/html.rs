@@ -55,6 +55,10 @@ fn write_chunk(out: &mut dyn Write, chunk: &Chunk, parts: &[Part]) -> io::Result
         write!(out, "{}", escaped(text))?;
     }
     write!(out, "</p>")?;
+    if !chunk.keywords.is_empty() {
+        let keywords = escaped(&chunk.keywords.join(", "));
+        write!(out, "<p class=\"keywords\">Keywords: {keywords}</p>")?;
+    }
     if chunk.intents.is_empty() && chunk.questions.is_empty() {
         return writeln!(out, "</section>");
     }
@@ -67,7 +71,7 @@ fn write_chunk(out: &mut dyn Write, chunk: &Chunk, parts: &[Part]) -> io::Result
         )?;
     }
     for question in &chunk.questions {
-        let gain = question.shown_gain();
+        let score = question.shown_score();
         let class = match question.indexed {
             true => "",
             false => " class=\"left\" title=\"not indexed\"",
@@ -75,7 +79,7 @@ fn write_chunk(out: &mut dyn Write, chunk: &Chunk, parts: &[Part]) -> io::Result
         let (origin, text) = (escaped(&question.origin), escaped(&question.text));
         write!(
             out,
-            "<tr{class}><td>{gain}</td><td>{origin}</td><td>{text}</td></tr>"
+            "<tr{class}><td>{score}</td><td>{origin}</td><td>{text}</td></tr>"
         )?;
     }
     writeln!(out, "</table></section>")
@@ -102,6 +106,7 @@ mod tests {
             "<h1>Ä &amp; B</h1>",
             "d&lt;1&gt;: 19 code points, 2 chunks by boundary, 3 by fixed, 2 by paragraph",
             "One é. <mark>fixed</mark>Two.</p>",
+            "Keywords: one, &lt;two&gt;</p>",
             "<td>0.625</td><td>intent</td><td>What is &lt;one&gt;?</td>",
             "<tr class=\"left\" title=\"not indexed\"><td>-0.250</td>",
             "<mark>fixed paragraph</mark>Three.",

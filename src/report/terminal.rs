@@ -45,18 +45,21 @@ fn write_chunk(out: &mut dyn Write, chunk: &Chunk, parts: &[Part]) -> io::Result
         write!(out, "{}", harmless(text))?;
     }
     writeln!(out)?;
+    if !chunk.keywords.is_empty() {
+        writeln!(out, "  keywords: {}", harmless(&chunk.keywords.join(", ")))?;
+    }
     for (text, relevance) in &chunk.intents {
         writeln!(out, "  {relevance:>6.3}  intent    {}", harmless(text))?;
     }
     for question in &chunk.questions {
-        let gain = question.shown_gain();
+        let score = question.shown_score();
         let left = if question.indexed {
             ""
         } else {
             "  (not indexed)"
         };
         let (origin, text) = (&question.origin, harmless(&question.text));
-        writeln!(out, "  {gain:>6}  {origin:<9} {text}{left}")?;
+        writeln!(out, "  {score:>6}  {origin:<10}{text}{left}")?;
     }
     Ok(())
 }
@@ -89,7 +92,7 @@ mod tests {
         write(&mut out, &document(), "boundary").unwrap();
         let expected = "d<1>  Ä & B\n19 code points, 2 chunks by boundary\n  fixed      3 chunks\n  paragraph  2 chunks\n\
                         ┊methods┊ stand where others would begin a chunk\n\
-                        \n──── d<1>#0  0..11  6 tokens ────\nOne é. ┊fixed┊ Two.\n   0.625  intent    What is <one>?\n\
+                        \n──── d<1>#0  0..11  6 tokens ────\nOne é. ┊fixed┊ Two.\n  keywords: one, <two>\n   0.625  intent    What is <one>?\n\
                         \x20  1.500  sample    why two?\n  -0.250  sample    who?  (not indexed)\n\
                         \n──── d<1>#1  13..19  2 tokens ────\n┊fixed paragraph┊ Three.\n";
         assert_eq!(String::from_utf8(out).unwrap(), expected);

@@ -1,11 +1,10 @@
 //! The texts of results: chunks and their indexed queries, from the generation's Parquet datasets.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use arrow::array::{AsArray, RecordBatch};
 use datafusion::common::DataFusionError;
-use datafusion::functions::core::expr_fn::get_field;
 use datafusion::prelude::{Expr, col, lit};
 
 use crate::corpus;
@@ -43,15 +42,16 @@ pub async fn read(
     let queries = generation.join("queries");
     if indexes.queries_indexed > 0 && queries.exists() {
         let columns = ["chunk_id", "query_id", "text"];
-        let gain = || get_field(col("scores"), "gain");
-        let unscored = gain().is_null();
-        // As `Indexes::took` says it.
-        let taken = match indexes.query_threshold {
-            Some(lowest) => unscored.or(gain().gt_eq(lit(lowest))),
-            None => unscored,
-        };
-        for [chunk_id, query_id, text] in rows(&queries, wanted().and(taken), columns).await? {
-            if let Some(passage) = passages.get_mut(&chunk_id) {
+        let found = rows(&queries, wanted(), columns).await?;
+        let ids: Vec<&str> = found
+            .iter()
+            .map(|[_, query_id, _]| query_id.as_str())
+            .collect();
+        let left_out = left_out(generation, &ids).await?;
+        for [chunk_id, query_id, text] in found {
+            if let Some(passage) = passages.get_mut(&chunk_id)
+                && !left_out.contains(&query_id)
+            {
                 passage.queries.push((query_id, text));
             }
         }
@@ -62,6 +62,21 @@ pub async fn read(
             .sort_by_key(|(id, _)| (ordinal(id), id.clone()));
     }
     Ok(passages)
+}
+
+/// Of these queries, those that the indexes did not take; where there is no dataset that says so, they took all.
+pub async fn left_out(
+    generation: &Path,
+    query_ids: &[&str],
+) -> Result<BTreeSet<String>, PassageError> {
+    let selection = generation.join("selection");
+    if !selection.exists() || query_ids.is_empty() {
+        return Ok(BTreeSet::new());
+    }
+    let ids = query_ids.iter().map(|id| lit(*id)).collect();
+    let refused = col("query_id").in_list(ids, false).and(!col("taken"));
+    let rows = rows(&selection, refused, ["query_id"]).await?;
+    Ok(rows.into_iter().map(|[id]| id).collect())
 }
 
 /// The m of `chunk_id?m`.

@@ -32,6 +32,8 @@ pub struct Manifest {
     pub parameters: crate::job::Job,
     pub embedder: ModelIdentity,
     pub generator: Option<ModelIdentity>,
+    #[serde(default)]
+    pub cross_encoder: Option<ModelIdentity>,
     /// Length of a vector.
     pub dim: usize,
     pub datasets: BTreeMap<String, DatasetSummary>,
@@ -49,7 +51,7 @@ pub struct DatasetSummary {
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Indexes {
-    /// Lowest `scores.gain` of a query that the indexes took; null where no query has a score, or none is kept.
+    /// Lowest score of a query that the indexes took, by the job's `expand.filter`; null where all are taken, or none is.
     pub query_threshold: Option<f32>,
     pub queries_indexed: u64,
     pub sparse: Option<IndexSummary>,
@@ -58,19 +60,11 @@ pub struct Indexes {
 }
 
 impl Manifest {
-    /// Mean number of queries that the indexes took of a chunk.
+    /// Mean number of queries that the dense index has of a chunk.
     pub fn queries_per_chunk(&self) -> f32 {
-        let chunks = self.datasets.get(Dataset::Chunks.folder());
-        let chunks = chunks.map_or(0, |chunks| chunks.rows);
-        self.indexes.queries_indexed as f32 / chunks.max(1) as f32
-    }
-}
-
-impl Indexes {
-    /// Whether they took a query of this gain, None where it could not be scored.
-    pub fn took(&self, gain: Option<f32>) -> bool {
-        let above = |gain: f32| self.query_threshold.is_some_and(|lowest| gain >= lowest);
-        self.queries_indexed > 0 && gain.is_none_or(above)
+        let rows = |index: &Option<IndexSummary>| index.as_ref().map_or(0, |index| index.rows);
+        let chunks = rows(&self.indexes.dense_text);
+        rows(&self.indexes.dense_queries) as f32 / chunks.max(1) as f32
     }
 }
 

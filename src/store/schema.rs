@@ -18,12 +18,18 @@ pub fn schema(dataset: Dataset, extra: &[FieldRef], vector: (VectorType, usize))
         Dataset::Documents => documents(),
         Dataset::Intents => intents(),
         Dataset::Chunks => chunks(),
+        Dataset::Topics => topics(vector.1),
+        Dataset::ChunkTopics => chunk_topics(),
         Dataset::Queries => queries(),
+        Dataset::Scores => scores(),
         Dataset::TextVectors => vectors("chunk_id", vector),
         Dataset::QueryVectors => vectors("query_id", vector),
+        Dataset::Selection => selection(),
         Dataset::IntentOutcomes
         | Dataset::ChunkOutcomes
+        | Dataset::ChunkTopicOutcomes
         | Dataset::QueryOutcomes
+        | Dataset::ScoreOutcomes
         | Dataset::TextVectorOutcomes
         | Dataset::QueryVectorOutcomes => outcomes(),
         Dataset::Quarantine => quarantine(),
@@ -68,14 +74,48 @@ pub fn served_fields() -> Fields {
     .into()
 }
 
-/// log P(query | chunk) and log P(query | empty passage), per token, and their difference.
-/// Null where the generator cannot score.
-pub fn score_fields() -> Fields {
+/// A topic's share of a chunk.
+pub fn share_fields() -> Fields {
     vec![
-        optional("log_p_chunk", DataType::Float32),
-        optional("log_p_empty", DataType::Float32),
-        optional("gain", DataType::Float32),
+        required("topic_id", DataType::UInt32),
+        required("share", DataType::Float32),
     ]
+    .into()
+}
+
+/// A keyword: `source` is `chunk` (a phrase of it; `score` is its cosine to the chunk) or `topic` (a word of one of its
+/// topics; `score` is its c-TF-IDF).
+pub fn keyword_fields() -> Fields {
+    vec![
+        required("text", DataType::Utf8),
+        required("source", DataType::Utf8),
+        optional("topic_id", DataType::UInt32),
+        required("score", DataType::Float32),
+    ]
+    .into()
+}
+
+/// A word that tells a topic from the others, and its c-TF-IDF.
+pub fn word_fields() -> Fields {
+    vec![
+        required("text", DataType::Utf8),
+        required("weight", DataType::Float32),
+    ]
+    .into()
+}
+
+/// `gain` is log P(query | chunk) − log P(query | empty passage), all per token; `relevance` log P(Yes) − log P(No), asked
+/// whether the chunk answers the query; `cross_encoder` that model's logit. Null where the job does not ask for it.
+pub fn score_fields() -> Fields {
+    [
+        "log_p_chunk",
+        "log_p_empty",
+        "gain",
+        "relevance",
+        "cross_encoder",
+    ]
+    .map(|name| optional(name, DataType::Float32))
+    .to_vec()
     .into()
 }
 
@@ -123,8 +163,45 @@ fn queries() -> Vec<FieldRef> {
         required("chunk_id", DataType::Utf8),
         required("text", DataType::Utf8),
         required("origin", DataType::Utf8),
-        required("scores", DataType::Struct(score_fields())),
+        required("keywords", list(DataType::Utf8)),
         key(),
+    ]
+}
+
+/// `size` counts the sampled chunks that are closest to the centroid, `corpus_chunks` those of the corpus they were drawn from.
+fn topics(dim: usize) -> Vec<FieldRef> {
+    vec![
+        required("topic_id", DataType::UInt32),
+        required("label", DataType::Utf8),
+        required("words", list(DataType::Struct(word_fields()))),
+        required("size", DataType::UInt64),
+        required("centroid", vector_type(VectorType::F32, dim)),
+        required("corpus_chunks", DataType::UInt64),
+    ]
+}
+
+fn chunk_topics() -> Vec<FieldRef> {
+    vec![
+        required("chunk_id", DataType::Utf8),
+        required("topics", list(DataType::Struct(share_fields()))),
+        required("keywords", list(DataType::Struct(keyword_fields()))),
+        key(),
+    ]
+}
+
+fn scores() -> Vec<FieldRef> {
+    let mut fields = vec![required("query_id", DataType::Utf8)];
+    fields.extend(score_fields().iter().cloned());
+    fields.push(key());
+    fields
+}
+
+/// `score` is that of the job's filter.
+fn selection() -> Vec<FieldRef> {
+    vec![
+        required("query_id", DataType::Utf8),
+        optional("score", DataType::Float32),
+        required("taken", DataType::Boolean),
     ]
 }
 

@@ -86,10 +86,15 @@ impl Place {
             true => "",
             false => "[intents]\nenabled = true\n",
         };
+        // Topics are those of an earlier build, whose corpus was another; without them a build has the bytes of one from nothing.
+        let topics = match more.contains("[expand]") {
+            true => "",
+            false => "[expand]\ntopics = 0\n",
+        };
         let job = format!(
             "version = 1\nname = \"test\"\n[corpus]\npath = \"corpus.parquet\"\ntitle = \"title\"\n[output]\npath = \"out\"\n\
              [models]\noffline = true\ndevice = \"cpu\"\n[models.embedder]\nmodel = \"bert\"\n\
-             [models.generator]\nmodel = \"qwen2.gguf\"\n{intents}{more}\n"
+             [models.generator]\nmodel = \"qwen2.gguf\"\n{intents}{topics}{more}\n"
         );
         fs::write(self.path("job.toml"), job).unwrap();
     }

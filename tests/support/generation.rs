@@ -4,7 +4,7 @@ use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Float32Array, RecordBatch, StringArray, StructArray};
+use arrow::array::{ArrayRef, BooleanArray, RecordBatch, StringArray};
 use intendex::index::{DenseWriter, SparseDocument, SparseWriter};
 use intendex::job::spec::SparseLanguage;
 use intendex::model::{Embed, Embedded, ModelError, ModelIdentity, TextKind, Vectors};
@@ -148,19 +148,18 @@ pub fn write(generation: &Path, embedder: &WordEmbedder) {
         vec![("chunk_id", strings(&ids)), ("text", strings(&chunk_texts))],
     );
     let [query_ids, chunk_ids, texts] = rows;
-    // As a build scores them: the last query of each chunk is below the threshold of 0.5.
-    let gains = taken
-        .iter()
-        .map(|taken| if *taken { 0.75f32 } else { 0.25 });
-    let gain: ArrayRef = Arc::new(Float32Array::from_iter_values(gains));
-    let scores: ArrayRef = Arc::new(StructArray::try_from(vec![("gain", gain)]).unwrap());
-    let columns = vec![
-        ("query_id", strings(&query_ids)),
-        ("chunk_id", strings(&chunk_ids)),
-        ("text", strings(&texts)),
-        ("scores", scores),
-    ];
-    parquet(generation, "queries", columns);
+    parquet(
+        generation,
+        "queries",
+        vec![
+            ("query_id", strings(&query_ids)),
+            ("chunk_id", strings(&chunk_ids)),
+            ("text", strings(&texts)),
+        ],
+    );
+    let taken: ArrayRef = Arc::new(BooleanArray::from(taken));
+    let columns = vec![("query_id", strings(&query_ids)), ("taken", taken)];
+    parquet(generation, "selection", columns);
 }
 
 fn parquet(generation: &Path, dataset: &str, columns: Vec<(&str, ArrayRef)>) {

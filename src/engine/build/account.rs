@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, path::Path};
 
 use super::{Build, Start, job_name, needs_generator, stages};
 use crate::{
-    engine::{EngineError, indexes, ingest, reuse, stage::Stage, verify},
+    engine::{EngineError, indexes, ingest, reuse, stage::Stage, topics, verify},
     store::{
         Dataset, Manifest,
         machine::Machine,
@@ -20,6 +20,7 @@ impl Build<'_> {
     pub(super) fn totals(&self) -> BTreeMap<String, Tally> {
         let mut names = vec![ingest::STAGE];
         names.extend(stages(self.job).into_iter().map(Stage::name));
+        names.extend(topics::wanted(self.job).then_some(topics::STAGE));
         names.extend(indexes::STAGES);
         let mut totals: BTreeMap<String, Tally> = names
             .into_iter()
@@ -98,6 +99,7 @@ impl Build<'_> {
             parameters: self.job.clone(),
             embedder: self.models.embedder_identity().clone(),
             generator: self.models.generator_identity().cloned(),
+            cross_encoder: self.models.cross_encoder_identity().cloned(),
             dim: self.models.dim(),
             datasets,
             indexes,
@@ -114,6 +116,18 @@ impl Build<'_> {
             .as_ref()
             .is_some_and(|g| g.server.is_some());
         let generated = server && needs_generator(self.job) && dataset != Dataset::Documents;
+        let by_topics = [
+            Dataset::Topics,
+            Dataset::ChunkTopics,
+            Dataset::Queries,
+            Dataset::QueryVectors,
+        ];
+        let earlier = self.building.journal.total(topics::STAGE).reused > 0;
+        if earlier && by_topics.contains(&dataset) {
+            return Determinism::no(
+                "the topics are those of an earlier build, when the corpus was another",
+            );
+        }
         match (generated, self.models.device().as_str()) {
             (true, _) => Determinism::no("the generator is a server, whose answers may vary"),
             (_, "cpu") => Determinism::yes(),

@@ -53,7 +53,11 @@ pub fn identify(job: &Job) -> Result<(Models, Fingerprints), EngineError> {
     check_factory(job, &models)?;
     let fingerprints = Fingerprints::new(
         job,
-        (models.embedder_identity(), models.generator_identity()),
+        (
+            models.embedder_identity(),
+            models.generator_identity(),
+            models.cross_encoder_identity(),
+        ),
         models.device() != "cpu",
     );
     Ok((models, fingerprints))
@@ -169,7 +173,9 @@ pub fn stages(job: &Job) -> Vec<Stage> {
     let runs = |stage: &Stage| match stage {
         Stage::Intents => job.corpus.intents.is_some() || job.intents.enabled,
         Stage::Chunks => true,
+        Stage::Keywords => job.expand.enabled && job.expand.lists > 0,
         Stage::Queries => job.expand.enabled,
+        Stage::Scores => job.expand.enabled && !job.expand.scores().is_empty(),
         Stage::TextVectors => job.dense.enabled,
         Stage::QueryVectors => job.dense.enabled && job.expand.enabled,
     };

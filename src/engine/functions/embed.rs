@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Texts embedded in one call: the embedder sorts them by length, so more make fuller batches.
-const TEXTS_AT_ONCE: usize = 1024;
+pub const TEXTS_AT_ONCE: usize = 1024;
 
 /// What both functions share.
 struct Embedding {

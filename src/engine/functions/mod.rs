@@ -1,5 +1,6 @@
 //! The map stages as DataFusion functions: `intents(title, text, given)`, `chunk(title, text, intents)`,
-//! `queries(title, text, intents)`, `embed(title, text)`, `embed_query(text)`, `score(query, text)`.
+//! `keywords(title, text)`, `queries(title, text, intents, keywords)`, `score(title, text, query)`, `embed(title, text)`,
+//! `embed_query(text)`.
 //!
 //! Each is a pure function over the columns of a record batch. A row that fails carries its error in its result and
 //! leaves the batch's other rows alone. The same functions serve the local engine, other executors and SQL.
@@ -7,11 +8,13 @@
 mod chunk;
 mod embed;
 mod intents;
+mod keywords;
 pub mod outcome;
 mod queries;
 mod score;
 
 pub use chunk::{cap, cut};
+pub use embed::TEXTS_AT_ONCE;
 
 use std::{
     fmt,
@@ -35,6 +38,7 @@ use datafusion::{
 };
 
 use crate::{
+    expand::topics::Topics,
     job::{Job, Progress},
     model::ModelError,
     store::schema::KEY_BYTES,
@@ -64,7 +68,8 @@ pub trait MapStage: Send + Sync {
     ) -> Result<(Vec<Outcome>, ArrayRef), ArrowError>;
 }
 
-/// Registers every stage whose models the job has.
+/// Registers every stage whose models the job has. Keywords are those of a corpus without topics, until
+/// [`register_keywords`] is called with them.
 pub fn register(
     ctx: &SessionContext,
     job: &Job,
@@ -86,13 +91,33 @@ pub fn register(
     ];
     if models.has_generator() {
         stages.push(Arc::new(queries::Queries::new(&settings)));
-        stages.push(Arc::new(score::ScoreQuery::new(&settings)));
+        stages.push(Arc::new(score::Score::new(&settings)));
     }
-    for stage in stages {
-        let progress = settings.progress.clone();
-        ctx.register_udf(ScalarUDF::from(MapFunction::new(stage.clone(), progress)));
-        ctx.register_udf(ScalarUDF::from(KeyFunction::new(stage)));
-    }
+    stages.push(Arc::new(keywords::Keywords::new(
+        &settings,
+        &Topics::default(),
+    )));
+    stages
+        .into_iter()
+        .for_each(|stage| settings.register(ctx, stage));
+}
+
+/// Registers `keywords` anew, with the topics of the corpus.
+pub fn register_keywords(
+    ctx: &SessionContext,
+    job: &Job,
+    fingerprints: &Fingerprints,
+    models: &Models,
+    progress: Arc<dyn Progress>,
+    topics: &Topics,
+) {
+    let settings = Settings {
+        job,
+        fingerprints,
+        models,
+        progress,
+    };
+    settings.register(ctx, Arc::new(keywords::Keywords::new(&settings, topics)));
 }
 
 /// What the stages are made from.
@@ -101,6 +126,14 @@ struct Settings<'a> {
     fingerprints: &'a Fingerprints,
     models: &'a Models,
     progress: Arc<dyn Progress>,
+}
+
+impl Settings<'_> {
+    fn register(&self, ctx: &SessionContext, stage: Arc<dyn MapStage>) {
+        let progress = self.progress.clone();
+        ctx.register_udf(ScalarUDF::from(MapFunction::new(stage.clone(), progress)));
+        ctx.register_udf(ScalarUDF::from(KeyFunction::new(stage)));
+    }
 }
 
 /// A map stage as DataFusion calls it. A last argument beyond the stage's own is a column of earlier results: rows

@@ -1,26 +1,27 @@
 use std::sync::Arc;
 
 use arrow::{
-    array::{Array, ArrayRef, AsArray, Float32Array, StructArray},
+    array::{Array, ArrayRef, AsArray, ListArray, StructArray},
+    buffer::OffsetBuffer,
     datatypes::{DataType, Field, Fields},
     error::ArrowError,
 };
 
 use super::{
-    MapStage, Settings, fatal, listed_key, outcome, outcome::Outcome, rows_apart, strings, text_at,
-    titles_and_texts,
+    MapStage, Settings, fatal, list_of_texts, outcome, outcome::Outcome, rows_apart, strings,
+    text_at, texts_at, titles_and_texts,
 };
 use crate::{
     engine::{
         fingerprint::{self, Key},
         models::Models,
     },
-    expand::{self, Query, Scores, Written},
+    expand::queries::{self, Chunk, Query, Written},
     job::{Progress, spec},
-    store::schema::{score_fields, served_fields},
+    store::schema::served_fields,
 };
 
-/// `queries(title, text, intents)`: the questions a chunk answers, its intents among them, with their scores.
+/// `queries(title, text, intents, keywords)`: the queries a chunk answers, its intents among them.
 pub struct Queries {
     settings: spec::Expand,
     fingerprint: String,
@@ -42,7 +43,7 @@ impl Queries {
         vec![
             Field::new("text", DataType::Utf8, false),
             Field::new("origin", DataType::Utf8, false),
-            Field::new("scores", DataType::Struct(score_fields()), false),
+            Field::new("keywords", required_texts(), false),
         ]
         .into()
     }
@@ -58,7 +59,12 @@ impl MapStage for Queries {
     }
 
     fn arguments(&self) -> Vec<DataType> {
-        vec![DataType::Utf8, DataType::Utf8, served_list()]
+        vec![
+            DataType::Utf8,
+            DataType::Utf8,
+            served_list(),
+            list_of_texts(),
+        ]
     }
 
     fn value(&self) -> DataType {
@@ -66,8 +72,15 @@ impl MapStage for Queries {
     }
 
     fn key(&self, arguments: &[ArrayRef], i: usize) -> Key {
-        let intents = served_at(&arguments[2], i);
-        listed_key(&self.fingerprint, arguments, i, &intents)
+        let [titles, texts] = titles_and_texts(arguments);
+        let own = [text_at(titles, i), text_at(texts, i)];
+        let (intents, keywords) = (served_at(&arguments[2], i), texts_at(&arguments[3], i));
+        let lists = intents.iter().map(|text| Some(text.as_str()));
+        // A null parts the two lists.
+        let lists = lists
+            .chain([None])
+            .chain(keywords.iter().map(|text| Some(text.as_str())));
+        fingerprint::key(&self.fingerprint, own.into_iter().chain(lists))
     }
 
     fn run(
@@ -77,25 +90,20 @@ impl MapStage for Queries {
     ) -> Result<(Vec<Outcome>, ArrayRef), ArrowError> {
         let [titles, texts] = titles_and_texts(arguments);
         let generator = self.models.generator().map_err(fatal)?;
-        let scorer = self.models.scorer().map_err(fatal)?;
         let intents: Vec<Vec<String>> = (0..keys.len())
             .map(|i| served_at(&arguments[2], i))
             .collect();
-        let chunk = |(i, key): (usize, &Key)| expand::Chunk {
+        let chunk = |(i, key): (usize, &Key)| Chunk {
             title: text_at(titles, i),
             text: text_at(texts, i).unwrap_or_default(),
             intents: intents[i].iter().map(String::as_str).collect(),
+            keywords: texts_at(&arguments[3], i),
             seed: fingerprint::seed(key),
         };
-        let chunks: Vec<expand::Chunk> = keys.iter().enumerate().map(chunk).collect();
+        let chunks: Vec<Chunk> = keys.iter().enumerate().map(chunk).collect();
         let done = || self.progress.advance(1);
-        let written = rows_apart(expand::queries(
-            &chunks,
-            &self.settings,
-            &*generator,
-            scorer.as_deref(),
-            &done,
-        ))?;
+        let written = queries::write(&chunks, &self.settings, &*generator, &done);
+        let written = rows_apart(written)?;
         let (outcomes, rows): (Vec<Outcome>, Vec<Vec<Query>>) = written
             .into_iter()
             .map(|written| match written {
@@ -134,24 +142,24 @@ fn served_at(column: &ArrayRef, i: usize) -> Vec<String> {
     texts.iter().flatten().map(str::to_owned).collect()
 }
 
+fn required_texts() -> DataType {
+    DataType::List(Arc::new(Field::new("item", DataType::Utf8, false)))
+}
+
 fn list(rows: &[Vec<Query>]) -> Result<ArrayRef, ArrowError> {
     let flat = || rows.iter().flatten();
-    let score = |get: fn(Scores) -> f32| {
-        Arc::new(Float32Array::from_iter(flat().map(|q| q.scores.map(get)))) as ArrayRef
-    };
-    let scores = StructArray::try_new(
-        score_fields(),
-        vec![
-            score(|s| s.log_p_chunk),
-            score(|s| s.log_p_empty),
-            score(Scores::gain),
-        ],
+    let keywords = ListArray::try_new(
+        Arc::new(Field::new("item", DataType::Utf8, false)),
+        OffsetBuffer::from_lengths(flat().map(|q| q.keywords.len())),
+        Arc::new(strings(
+            flat().flat_map(|q| &q.keywords).map(String::as_str),
+        )),
         None,
     )?;
     let columns: Vec<ArrayRef> = vec![
         Arc::new(strings(flat().map(|q| q.text.as_str()))),
         Arc::new(strings(flat().map(|q| q.origin.name()))),
-        Arc::new(scores),
+        Arc::new(keywords),
     ];
     let values = StructArray::try_new(Queries::row_fields(), columns, None)?;
     let lengths: Vec<usize> = rows.iter().map(Vec::len).collect();

@@ -1,39 +1,42 @@
 use std::sync::Arc;
 
 use arrow::{
-    array::{ArrayRef, AsArray, Float32Array},
+    array::{ArrayRef, AsArray, Float32Array, StructArray},
     datatypes::DataType,
     error::ArrowError,
 };
 
-use super::{MapStage, Settings, fatal, outcome::Outcome, text_at};
+use super::{MapStage, Settings, fatal, outcome, outcome::Outcome, rows_apart, text_at};
 use crate::{
     engine::{
         fingerprint::{self, Key},
         models::Models,
     },
-    expand,
-    job::spec,
+    expand::scores::{Pair, Scorer, Scores},
+    job::{Progress, spec},
+    store::schema::score_fields,
 };
 
-/// `score(query, text)`: log P(query | text) − log P(query | empty), per token.
-pub struct ScoreQuery {
+/// `score(title, text, query)`: how well a text answers a query, as models see it.
+pub struct Score {
     settings: spec::Expand,
     fingerprint: String,
     models: Models,
+    progress: Arc<dyn Progress>,
 }
 
-impl ScoreQuery {
+impl Score {
     pub fn new(settings: &Settings) -> Self {
         Self {
             settings: settings.job.expand.clone(),
-            fingerprint: settings.fingerprints.queries.clone(),
+            fingerprint: settings.fingerprints.scores.clone(),
             models: settings.models.clone(),
+            progress: settings.progress.clone(),
         }
     }
 }
 
-impl MapStage for ScoreQuery {
+impl MapStage for Score {
     fn name(&self) -> &'static str {
         "score"
     }
@@ -43,15 +46,15 @@ impl MapStage for ScoreQuery {
     }
 
     fn arguments(&self) -> Vec<DataType> {
-        vec![DataType::Utf8, DataType::Utf8]
+        vec![DataType::Utf8; 3]
     }
 
     fn value(&self) -> DataType {
-        DataType::Float32
+        outcome::rows_type(score_fields())
     }
 
     fn key(&self, arguments: &[ArrayRef], i: usize) -> Key {
-        let parts = [0, 1].map(|a| text_at(arguments[a].as_string(), i));
+        let parts = arguments.iter().map(|a| text_at(a.as_string(), i));
         fingerprint::key(&self.fingerprint, parts)
     }
 
@@ -60,19 +63,58 @@ impl MapStage for ScoreQuery {
         arguments: &[ArrayRef],
         keys: &[Key],
     ) -> Result<(Vec<Outcome>, ArrayRef), ArrowError> {
-        let scorer = self.models.scorer().map_err(fatal)?.ok_or_else(|| {
-            ArrowError::ComputeError("score: this generator cannot score; use a GGUF file".into())
-        })?;
-        let text = |a: usize, i| text_at(arguments[a].as_string(), i).unwrap_or_default();
-        let pairs: Vec<(&str, &str)> = (0..keys.len()).map(|i| (text(0, i), text(1, i))).collect();
-        let (outcomes, values): (Vec<Outcome>, Vec<Option<f32>>) =
-            expand::gain(&pairs, &self.settings, &*scorer)
-                .into_iter()
-                .map(|gain| match gain {
-                    Ok(gain) => (Outcome::default(), Some(gain)),
-                    Err(error) => (Outcome::failed(error.to_string()), None),
-                })
-                .unzip();
-        Ok((outcomes, Arc::new(Float32Array::from(values))))
+        let generator = self.models.generator().map_err(fatal)?;
+        let scorer = self.models.scorer().map_err(fatal)?;
+        let cross_encoder = self.models.cross_encoder().map_err(fatal)?;
+        let by_generator = |scored: &spec::Scored| *scored != spec::Scored::CrossEncoder;
+        if scorer.is_none() && self.settings.scores().iter().any(by_generator) {
+            return Err(ArrowError::ComputeError(
+                "this server cannot score queries; set `expand.keep = 1` and `expand.scores = []`, choose `expand.filter = \
+                 \"cosine\"` or `\"round-trip\"`, or name a model file"
+                    .into(),
+            ));
+        }
+        let text = |a: usize, i: usize| text_at(arguments[a].as_string(), i);
+        let pair = |i: usize| Pair {
+            title: text(0, i),
+            text: text(1, i).unwrap_or_default(),
+            query: text(2, i).unwrap_or_default(),
+        };
+        let pairs: Vec<Pair> = (0..keys.len()).map(pair).collect();
+        let scorer = Scorer {
+            settings: &self.settings,
+            generator: &*generator,
+            scorer: scorer.as_deref(),
+            cross_encoder: cross_encoder.as_deref(),
+        };
+        let done = |rows: usize| self.progress.advance(rows as u64);
+        let scored = rows_apart(scorer.score(&pairs, &done))?;
+        let (outcomes, rows): (Vec<Outcome>, Vec<Option<Scores>>) = scored
+            .into_iter()
+            .map(|scores| match scores {
+                Ok(scores) => (Outcome::default(), Some(scores)),
+                Err(error) => (Outcome::failed(error.to_string()), None),
+            })
+            .unzip();
+        Ok((outcomes, list(&rows)?))
     }
+}
+
+/// One row for each query that did not fail.
+fn list(rows: &[Option<Scores>]) -> Result<ArrayRef, ArrowError> {
+    let score = |get: fn(Scores) -> Option<f32>| {
+        Arc::new(Float32Array::from_iter(
+            rows.iter().flatten().map(|s| get(*s)),
+        )) as ArrayRef
+    };
+    let columns = vec![
+        score(|s| s.log_p_chunk),
+        score(|s| s.log_p_empty),
+        score(Scores::gain),
+        score(|s| s.relevance),
+        score(|s| s.cross_encoder),
+    ];
+    let values = StructArray::try_new(score_fields(), columns, None)?;
+    let lengths: Vec<usize> = rows.iter().map(|row| usize::from(row.is_some())).collect();
+    outcome::lists(&lengths, values)
 }

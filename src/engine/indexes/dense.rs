@@ -1,6 +1,6 @@
 //! The dense indexes: of the chunks' texts, and of the selected queries.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use arrow::{
     array::AsArray,
@@ -8,9 +8,10 @@ use arrow::{
     datatypes::{DataType, Float32Type},
 };
 
-use super::{DENSE_QUERIES, DENSE_TEXT, Generation, Selection, gain, text};
+use super::{DENSE_QUERIES, DENSE_TEXT, Generation, selection, text};
 use crate::{
     engine::EngineError,
+    expand::queries::Origin,
     index::{DenseSummary, DenseWriter},
     job::Progress,
     store::{Dataset, progress::Tally},
@@ -19,24 +20,28 @@ use crate::{
 pub(super) struct Dense<'a> {
     pub factory: &'a str,
     pub dim: usize,
+    /// Whether there are queries that are words for the sparse index alone.
+    pub vocabulary: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Side {
+    Text,
+    Queries,
 }
 
 impl Generation<'_> {
-    /// Builds the index of the chunks' texts, or of the selected queries.
+    /// Builds the index of the chunks' texts, or of the queries that are taken.
     pub(super) fn dense(
         &self,
         settings: &Dense,
-        selection: Option<&Selection>,
+        side: Side,
         tally: &mut Tally,
         progress: &dyn Progress,
     ) -> Result<(), EngineError> {
-        let (stage, name, rows) = match selection {
-            Some(selection) => (
-                DENSE_QUERIES,
-                "queries",
-                self.count_selected(selection)? as usize,
-            ),
-            None => (DENSE_TEXT, "text", self.rows(Dataset::TextVectors)?),
+        let (stage, name, rows) = match side {
+            Side::Queries => (DENSE_QUERIES, "queries", self.count_taken()? as usize),
+            Side::Text => (DENSE_TEXT, "text", self.rows(Dataset::TextVectors)?),
         };
         progress.start(stage, rows as u64, "vectors");
         let mut writer = DenseWriter::create(
@@ -49,7 +54,7 @@ impl Generation<'_> {
         if let Some(stride) = writer.training_stride() {
             let mut sample = Vec::new();
             let mut row = 0;
-            self.each_vectors(settings.dim, selection, |_, vectors| {
+            self.each_vectors(settings, side, |_, vectors| {
                 for vector in vectors.chunks_exact(settings.dim) {
                     if row % stride == 0 {
                         sample.extend_from_slice(vector);
@@ -60,7 +65,7 @@ impl Generation<'_> {
             })?;
             writer.train(&sample)?;
         }
-        self.each_vectors(settings.dim, selection, |ids, vectors| {
+        self.each_vectors(settings, side, |ids, vectors| {
             progress.advance(ids.len() as u64);
             Ok(writer.add(ids, vectors)?)
         })?;
@@ -70,25 +75,24 @@ impl Generation<'_> {
         Ok(())
     }
 
-    /// Batches of ids and their vectors (row-major), all of the texts or those of the selected queries.
+    /// Batches of ids and their vectors (row-major), all of the texts or those of the queries that are taken.
     fn each_vectors(
         &self,
-        dim: usize,
-        selection: Option<&Selection>,
+        settings: &Dense,
+        side: Side,
         mut visit: impl FnMut(&[&str], &[f32]) -> Result<(), EngineError>,
     ) -> Result<(), EngineError> {
-        let dataset = match selection {
-            Some(_) => Dataset::QueryVectors,
-            None => Dataset::TextVectors,
+        let (dim, dataset) = match side {
+            Side::Queries => (settings.dim, Dataset::QueryVectors),
+            Side::Text => (settings.dim, Dataset::TextVectors),
         };
         for shard in 0..self.shards {
-            let gains = match selection {
-                Some(_) => self.gains(shard)?,
-                None => HashMap::new(),
-            };
-            let chunks = match selection {
-                Some(_) => self.chunks_with_vectors(shard)?,
-                None => HashSet::new(),
+            let (left_out, chunks) = match side {
+                Side::Queries => (
+                    self.not_embedded(shard, settings.vocabulary)?,
+                    self.chunks_with_vectors(shard)?,
+                ),
+                Side::Text => (HashSet::new(), HashSet::new()),
             };
             self.each_batch(dataset, shard, |batch| {
                 let vectors = batch.column(1).as_fixed_size_list();
@@ -99,11 +103,9 @@ impl Generation<'_> {
                 let mut selected = Vec::with_capacity(values.len());
                 for (i, id) in batch.column(0).as_string::<i32>().iter().enumerate() {
                     let id = id.unwrap_or_default();
-                    let taken = |s: &Selection| {
-                        let chunk = id.rsplit_once('?').map_or(id, |(chunk, _)| chunk);
-                        s.takes(gains.get(id).copied().flatten()) && chunks.contains(chunk)
-                    };
-                    if selection.is_none_or(taken) {
+                    let chunk = id.rsplit_once('?').map_or(id, |(chunk, _)| chunk);
+                    let taken = || !left_out.contains(id) && chunks.contains(chunk);
+                    if side == Side::Text || taken() {
                         ids.push(id);
                         selected.extend_from_slice(&values[i * dim..(i + 1) * dim]);
                     }
@@ -112,6 +114,21 @@ impl Generation<'_> {
             })?;
         }
         Ok(())
+    }
+
+    /// The queries that the dense index does not take: those that no index takes, and words.
+    fn not_embedded(&self, shard: usize, vocabulary: bool) -> Result<HashSet<String>, EngineError> {
+        let mut left_out = selection::left_out(self.folder, shard)?;
+        if vocabulary {
+            self.each_batch(Dataset::Queries, shard, |batch| {
+                let words = (0..batch.num_rows())
+                    .filter(|i| text(batch, "origin", *i) == Some(Origin::Vocabulary.name()));
+                let ids = words.filter_map(|i| text(batch, "query_id", i));
+                left_out.extend(ids.map(str::to_owned));
+                Ok(())
+            })?;
+        }
+        Ok(left_out)
     }
 
     /// A chunk whose text could not be embedded is not in the dense indexes, and neither are its queries.
@@ -129,19 +146,5 @@ impl Generation<'_> {
             Ok(())
         })?;
         Ok(chunks)
-    }
-
-    fn gains(&self, shard: usize) -> Result<HashMap<String, Option<f32>>, EngineError> {
-        let mut gains = HashMap::new();
-        self.each_batch(Dataset::Queries, shard, |batch| {
-            for i in 0..batch.num_rows() {
-                gains.insert(
-                    text(batch, "query_id", i).unwrap_or_default().to_owned(),
-                    gain(batch, i),
-                );
-            }
-            Ok(())
-        })?;
-        Ok(gains)
     }
 }

@@ -1,4 +1,5 @@
-//! A shard's input rows, each beside what was found for it before: the questions of a document, an earlier result.
+//! A shard's input rows, each beside what was made for it before: the questions of a document, the keywords of a chunk, the chunk
+//! of a query, an earlier result.
 //!
 //! All parts of a shard are in the order of its input, so they are read in step: a join would sort rows that hold whole
 //! texts, and a sort must hold the longest of them several times.
@@ -23,11 +24,43 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReader;
 
 use crate::store::{StoreError, dataset::read_part};
 
-/// Column of a document's predicted questions, null where it has none.
-pub const INTENTS: &str = "__intents";
+/// Column of a document's predicted questions, or of a chunk's keywords; null where it has none.
+pub const LIST: &str = "__list";
+
+/// Columns of a query's chunk.
+pub const CHUNK: [&str; 2] = ["__title", "__text"];
 
 /// Column of the earlier result, null where there is none.
 pub const EARLIER: &str = "result";
+
+/// A part that is read beside the rows.
+#[derive(Debug, Clone)]
+pub enum Beside {
+    /// The predicted questions of documents.
+    Intents(PathBuf),
+    /// The keywords of chunks.
+    Keywords(PathBuf),
+    /// The chunks of queries.
+    Chunks(PathBuf),
+}
+
+impl Beside {
+    fn path(&self) -> &Path {
+        match self {
+            Beside::Intents(path) | Beside::Keywords(path) | Beside::Chunks(path) => path,
+        }
+    }
+
+    fn fields(&self) -> Vec<Field> {
+        let text = || Field::new_list_field(DataType::Utf8, true);
+        match self {
+            Beside::Intents(_) | Beside::Keywords(_) => vec![Field::new_list(LIST, text(), true)],
+            Beside::Chunks(_) => CHUNK
+                .map(|name| Field::new(name, DataType::Utf8, true))
+                .into(),
+        }
+    }
+}
 
 /// The parts of a shard that a stage reads.
 #[derive(Debug, Clone)]
@@ -35,7 +68,7 @@ pub struct Input {
     /// Name of the column with the rows' ids.
     id: &'static str,
     rows: PathBuf,
-    intents: Option<PathBuf>,
+    beside: Option<Beside>,
     reuse: Option<PathBuf>,
     schema: SchemaRef,
 }
@@ -44,13 +77,12 @@ impl Input {
     pub fn new(
         id: &'static str,
         rows: PathBuf,
-        intents: Option<PathBuf>,
+        beside: Option<Beside>,
         reuse: Option<PathBuf>,
     ) -> Result<Self, DataFusionError> {
         let mut fields = Part::open(&rows)?.schema().fields().to_vec();
-        if intents.is_some() {
-            let text = Field::new_list_field(DataType::Utf8, true);
-            fields.push(Arc::new(Field::new_list(INTENTS, text, true)));
+        if let Some(beside) = &beside {
+            fields.extend(beside.fields().into_iter().map(Arc::new));
         }
         if let Some(reuse) = &reuse {
             let schema = Part::open(reuse)?.schema();
@@ -59,19 +91,21 @@ impl Input {
         Ok(Self {
             id,
             rows,
-            intents,
+            beside,
             reuse,
             schema: Arc::new(Schema::new(fields)),
         })
     }
 
     fn open(&self) -> Result<Rows> {
-        let open = |path: &Option<PathBuf>| path.as_deref().map(Part::open).transpose();
+        let beside = |beside: &Beside| {
+            Ok::<_, DataFusionError>((beside.clone(), Part::open(beside.path())?))
+        };
         Ok(Rows {
             id: self.id,
             rows: Part::open(&self.rows)?,
-            intents: open(&self.intents)?,
-            reuse: open(&self.reuse)?,
+            beside: self.beside.as_ref().map(beside).transpose()?,
+            reuse: self.reuse.as_deref().map(Part::open).transpose()?,
             schema: self.schema.clone(),
         })
     }
@@ -97,7 +131,7 @@ impl PartitionStream for Input {
 struct Rows {
     id: &'static str,
     rows: Part,
-    intents: Option<Part>,
+    beside: Option<(Beside, Part)>,
     reuse: Option<Part>,
     schema: SchemaRef,
 }
@@ -117,8 +151,14 @@ impl Rows {
     fn complete(&mut self, batch: &RecordBatch) -> Result<RecordBatch> {
         let ids = column(batch, self.id)?.as_string::<i32>();
         let mut columns = batch.columns().to_vec();
-        if let Some(intents) = &mut self.intents {
-            columns.push(intents.lists(ids)?);
+        match &mut self.beside {
+            Some((Beside::Intents(_), part)) => columns.push(part.lists(ids)?),
+            Some((Beside::Keywords(_), part)) => columns.push(part.keywords(ids)?),
+            Some((Beside::Chunks(_), part)) => {
+                let chunks = column(batch, "chunk_id")?.as_string::<i32>();
+                columns.extend(part.chunks(chunks)?);
+            }
+            None => {}
         }
         if let Some(reuse) = &mut self.reuse {
             columns.push(reuse.results(ids)?);
@@ -128,7 +168,12 @@ impl Rows {
 
     /// Rows that belong to no input row are an error: what was read beside the input was not made for it.
     fn left_over(&mut self) -> Result<Option<RecordBatch>> {
-        for part in [&mut self.intents, &mut self.reuse].into_iter().flatten() {
+        let beside = match &mut self.beside {
+            // A chunk may have no queries.
+            Some((Beside::Chunks(_), _)) | None => None,
+            Some((_, part)) => Some(part),
+        };
+        for part in beside.into_iter().chain(&mut self.reuse) {
             if part.has_more()? {
                 return Err(part.out_of_step());
             }
@@ -185,6 +230,43 @@ impl Part {
             lists.append(any);
         }
         Ok(Arc::new(lists.finish()))
+    }
+
+    /// The keywords of these chunks; null for one that has no row here.
+    fn keywords(&mut self, chunks: &StringArray) -> Result<ArrayRef> {
+        let mut lists = ListBuilder::new(StringBuilder::new());
+        for chunk in chunks.iter().flatten() {
+            let there = self.has_more()? && self.text("chunk_id")? == chunk;
+            if there {
+                let keywords = column(&self.batch, "keywords")?
+                    .as_list::<i32>()
+                    .value(self.at);
+                let texts = keywords.as_struct().column(0).as_string::<i32>();
+                texts
+                    .iter()
+                    .for_each(|text| lists.values().append_option(text));
+                self.at += 1;
+            }
+            lists.append(there);
+        }
+        Ok(Arc::new(lists.finish()))
+    }
+
+    /// Title and text of these chunks, each of which may be asked for several times in a row.
+    fn chunks(&mut self, wanted: &StringArray) -> Result<[ArrayRef; 2]> {
+        let (mut titles, mut texts) = (StringBuilder::new(), StringBuilder::new());
+        for chunk in wanted.iter().flatten() {
+            while self.has_more()? && self.text("chunk_id")? != chunk {
+                self.at += 1;
+            }
+            if !self.has_more()? {
+                return Err(self.out_of_step());
+            }
+            let title = column(&self.batch, "title")?.as_string::<i32>();
+            titles.append_option(title.is_valid(self.at).then(|| title.value(self.at)));
+            texts.append_value(self.text("text")?);
+        }
+        Ok([Arc::new(titles.finish()), Arc::new(texts.finish())])
     }
 
     fn text(&self, name: &str) -> Result<&str> {
@@ -247,15 +329,15 @@ mod tests {
 
     fn read(folder: &Path) -> Result<Vec<RecordBatch>> {
         let path = |name: &str| folder.join(name);
-        let (intents, reuse) = (Some(path("intents")), Some(path("reuse")));
-        let input = Input::new("doc_id", path("rows"), intents, reuse)?;
+        let (beside, reuse) = (Beside::Intents(path("intents")), path("reuse"));
+        let input = Input::new("doc_id", path("rows"), Some(beside), Some(reuse))?;
         let table = StreamingTable::try_new(input.schema().clone(), vec![Arc::new(input)])?;
         let config = SessionConfig::new().with_target_partitions(1);
         let ctx = SessionContext::new_with_config(config);
         ctx.register_table("input", Arc::new(table))?;
         let runtime = tokio::runtime::Runtime::new().unwrap();
         runtime.block_on(async {
-            let sql = "SELECT doc_id, array_to_string(__intents, '|') AS i, result FROM input";
+            let sql = "SELECT doc_id, array_to_string(__list, '|') AS i, result FROM input";
             ctx.sql(sql).await?.collect().await
         })
     }

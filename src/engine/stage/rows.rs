@@ -153,7 +153,7 @@ fn exploded_rows(
             "key" => taken(results.keys())?,
             "ordinal" => Arc::new(UInt32Array::from(ordinals.clone())),
             "chunk_id" if stage == Stage::Chunks => ids('#'),
-            "query_id" => ids('?'),
+            "query_id" if stage == Stage::Queries => ids('?'),
             name => match (rows.column_by_name(name), batch.column_by_name(name)) {
                 (Some(column), _) => cast(column, field.data_type())?,
                 (None, Some(column)) => cast(&taken(column)?, field.data_type())?,

@@ -15,7 +15,7 @@ use datafusion::{
 
 use super::{
     Stage,
-    input::{EARLIER, Input},
+    input::{Beside, EARLIER, Input},
 };
 use crate::{
     engine::EngineError,
@@ -32,24 +32,34 @@ impl Stage {
         }
     }
 
-    fn arguments(self, has_intents: bool) -> &'static str {
+    /// `has_beside`: there is a part to read beside the input.
+    fn arguments(self, has_beside: bool) -> &'static str {
         match self {
             Stage::Intents => "d.title, d.text, d.intents",
-            Stage::Chunks if has_intents => "d.title, d.text, d.__intents",
+            Stage::Chunks if has_beside => "d.title, d.text, d.__list",
             Stage::Chunks => "d.title, d.text, NULL",
-            Stage::Queries => "d.title, d.text, d.intents",
+            Stage::Keywords => "d.title, d.text",
+            Stage::Queries if has_beside => "d.title, d.text, d.intents, d.__list",
+            Stage::Queries => "d.title, d.text, d.intents, NULL",
+            Stage::Scores => "d.__title, d.__text, d.text",
             Stage::TextVectors => "d.title, d.text",
             Stage::QueryVectors => "d.text",
         }
     }
 
+    /// What is read beside a shard's input.
+    fn beside(self, generation: &Path, shard: usize) -> Option<Beside> {
+        let there = |dataset: Dataset| Some(dataset.part(generation, shard)).filter(|p| p.exists());
+        match self {
+            Stage::Chunks => there(Dataset::Intents).map(Beside::Intents),
+            Stage::Queries => there(Dataset::ChunkTopics).map(Beside::Keywords),
+            Stage::Scores => Some(Beside::Chunks(Dataset::Chunks.part(generation, shard))),
+            _ => None,
+        }
+    }
+
     /// The input's columns that reach the output, then the function's result.
-    pub(super) fn sql(
-        self,
-        passthrough: &[FieldRef],
-        has_intents: bool,
-        has_reuse: bool,
-    ) -> String {
+    pub(super) fn sql(self, passthrough: &[FieldRef], has_beside: bool, has_reuse: bool) -> String {
         let id = self.id();
         let extra: String = passthrough
             .iter()
@@ -63,36 +73,35 @@ impl Stage {
             true => format!(", d.{EARLIER}"),
             false => String::new(),
         };
-        let (function, arguments) = (self.function(), self.arguments(has_intents));
+        let (function, arguments) = (self.function(), self.arguments(has_beside));
         format!(
             "SELECT d.{id}, d.text AS input{columns}, {function}({arguments}{earlier}) AS result FROM input d"
         )
     }
 
     /// Id and key of every input row.
-    fn keys_sql(self, has_intents: bool) -> String {
-        let (id, function, arguments) = (self.id(), self.function(), self.arguments(has_intents));
+    fn keys_sql(self, has_beside: bool) -> String {
+        let (id, function, arguments) = (self.id(), self.function(), self.arguments(has_beside));
         format!("SELECT d.{id} AS id, {function}_key({arguments}) AS key FROM input d")
     }
 }
 
-/// Makes a shard's input the table `input`, with the intents that cut it and the earlier results; tells whether there
-/// are intents.
+/// Makes a shard's input the table `input`, with what is read beside it and the earlier results; tells whether there is
+/// something beside it.
 pub(super) fn register_input(
     stage: Stage,
     ctx: &SessionContext,
     (generation, shard): (&Path, usize),
     reuse: Option<&Path>,
 ) -> Result<bool, DataFusionError> {
-    let intents = Dataset::Intents.part(generation, shard);
-    let intents = Some(intents).filter(|part| stage == Stage::Chunks && part.exists());
-    let has_intents = intents.is_some();
+    let beside = stage.beside(generation, shard);
+    let has_beside = beside.is_some();
     let rows = stage.input().part(generation, shard);
-    let input = Input::new(stage.id(), rows, intents, reuse.map(Into::into))?;
+    let input = Input::new(stage.id(), rows, beside, reuse.map(Into::into))?;
     let table = StreamingTable::try_new(input.schema().clone(), vec![Arc::new(input)])?;
     ctx.deregister_table("input")?;
     ctx.register_table("input", Arc::new(table))?;
-    Ok(has_intents)
+    Ok(has_beside)
 }
 
 /// The ids (`id`) and keys (`key`) of a shard's input rows, in order, without computing them.
@@ -103,9 +112,9 @@ pub async fn keys(
     shard: usize,
 ) -> Result<SendableRecordBatchStream, EngineError> {
     let failed = EngineError::in_stage(stage.name(), shard);
-    let has_intents = register_input(stage, ctx, (generation, shard), None).map_err(&failed)?;
+    let has_beside = register_input(stage, ctx, (generation, shard), None).map_err(&failed)?;
     let frame = ctx
-        .sql(&stage.keys_sql(has_intents))
+        .sql(&stage.keys_sql(has_beside))
         .await
         .map_err(&failed)?;
     frame.execute_stream().await.map_err(&failed)

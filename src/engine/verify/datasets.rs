@@ -6,7 +6,7 @@ use arrow::datatypes::{FieldRef, SchemaRef};
 
 use super::{Findings, Subject, part};
 use crate::{
-    engine::build::stages,
+    engine::{build::stages, selection, topics},
     store::{Dataset, schema},
 };
 
@@ -42,8 +42,11 @@ fn parts(subject: &Subject, dataset: Dataset, findings: &mut Findings) -> Vec<St
 
 /// Whether the job writes the dataset, whatever the corpus.
 fn is_wanted(subject: &Subject, dataset: Dataset) -> bool {
-    let stages = stages(&subject.manifest.parameters);
+    let job = &subject.manifest.parameters;
+    let stages = stages(job);
     dataset == Dataset::Documents
+        || (dataset == Dataset::Topics && topics::wanted(job))
+        || (dataset == Dataset::Selection && selection::is_partial(&job.expand))
         || stages
             .iter()
             .any(|stage| [stage.output(), stage.outcomes()].contains(&dataset))
@@ -71,6 +74,12 @@ fn count_parts(
         return;
     }
     let names: BTreeSet<&String> = names.iter().collect();
+    // The topics are the corpus's.
+    let shards = if dataset == Dataset::Topics {
+        1
+    } else {
+        shards
+    };
     let wanted: BTreeSet<String> = (0..shards)
         .map(|shard| part::name(dataset, shard))
         .collect();

@@ -112,6 +112,13 @@ fn written(rows: &Rows, stage: Stage) -> Option<BTreeMap<&str, u32>> {
             let queries = rows.queries.as_ref()?.iter();
             queries.map(|query| query.chunk.as_str()).collect()
         }
+        Dataset::ChunkTopics => rows
+            .described
+            .as_ref()?
+            .iter()
+            .map(String::as_str)
+            .collect(),
+        Dataset::Scores => rows.scored.as_ref()?.iter().map(String::as_str).collect(),
         _ => return None,
     };
     let mut counts = BTreeMap::new();

@@ -9,10 +9,8 @@ use arrow::{
 
 use super::{Findings, Subject, part};
 use crate::{
-    engine::{
-        indexes::{gain, text},
-        stage::Stage,
-    },
+    engine::{indexes::text, stage::Stage},
+    expand::queries::Origin,
     store::Dataset,
 };
 
@@ -46,7 +44,10 @@ pub struct Query {
     pub id: String,
     pub chunk: String,
     pub text: String,
-    pub gain: Option<f32>,
+    /// Words for the sparse index alone.
+    pub is_vocabulary: bool,
+    /// Whether the indexes took it.
+    pub taken: bool,
 }
 
 /// What the parts of a shard hold; None where a part cannot be read, which is reported already.
@@ -55,6 +56,9 @@ pub struct Rows {
     pub intents: Option<Vec<Intent>>,
     pub chunks: Option<Vec<Chunk>>,
     pub queries: Option<Vec<Query>>,
+    /// The ids of chunks with topics and keywords, and of queries with scores.
+    pub described: Option<Vec<String>>,
+    pub scored: Option<Vec<String>>,
     pub failed: Failed,
 }
 
@@ -65,6 +69,8 @@ impl Rows {
             intents: intents(subject, shard, findings),
             chunks: chunks(subject, shard, findings),
             queries: queries(subject, shard, findings),
+            described: ids(subject, (Dataset::ChunkTopics, shard), "chunk_id", findings),
+            scored: ids(subject, (Dataset::Scores, shard), "query_id", findings),
             failed: Failed::read(subject, shard, findings),
         }
     }
@@ -167,15 +173,64 @@ fn served(batch: &RecordBatch, i: usize) -> Vec<String> {
     texts.flatten().map(str::to_owned).collect()
 }
 
+fn ids(
+    subject: &Subject,
+    part: (Dataset, usize),
+    column: &str,
+    findings: &mut Findings,
+) -> Option<Vec<String>> {
+    read(subject, part, &[column], findings, |batch, i| {
+        owned(batch, column, i)
+    })
+}
+
+/// Which queries the indexes took is said beside them, if they did not take all.
 fn queries(subject: &Subject, shard: usize, findings: &mut Findings) -> Option<Vec<Query>> {
-    let columns = ["query_id", "chunk_id", "text", "scores"];
+    let columns = ["query_id", "chunk_id", "text", "origin"];
     let row = |batch: &RecordBatch, i| Query {
         id: owned(batch, "query_id", i),
         chunk: owned(batch, "chunk_id", i),
         text: owned(batch, "text", i),
-        gain: gain(batch, i),
+        is_vocabulary: text(batch, "origin", i) == Some(Origin::Vocabulary.name()),
+        taken: true,
     };
-    read(subject, (Dataset::Queries, shard), &columns, findings, row)
+    let mut queries = read(subject, (Dataset::Queries, shard), &columns, findings, row)?;
+    let columns = ["query_id", "taken"];
+    let row = |batch: &RecordBatch, i| {
+        let taken = batch
+            .column_by_name("taken")
+            .is_none_or(|c| c.as_boolean().value(i));
+        (owned(batch, "query_id", i), taken)
+    };
+    let decided = read(
+        subject,
+        (Dataset::Selection, shard),
+        &columns,
+        findings,
+        row,
+    )?;
+    if !decided.is_empty() {
+        let name = part::name(Dataset::Selection, shard);
+        let same = decided.len() == queries.len()
+            && decided
+                .iter()
+                .zip(&queries)
+                .all(|((id, _), query)| *id == query.id);
+        if !same {
+            findings.add(
+                "selection",
+                &name,
+                "is not of the shard's queries, in their order",
+            );
+            return None;
+        }
+        let taken = decided.iter().map(|(_, taken)| *taken);
+        queries
+            .iter_mut()
+            .zip(taken)
+            .for_each(|(query, taken)| query.taken = taken);
+    }
+    Some(queries)
 }
 
 /// The rows of a shard that went to quarantine, by stage.

@@ -13,18 +13,13 @@ use super::{
     tiling::{children, gap, misnumbered, unserved},
     vectors::{self, Embedded, Side},
 };
-use crate::{
-    engine::{indexes::Selection, stage::Stage},
-    job::spec::ChunkMethod,
-    store::Dataset,
-};
+use crate::{engine::stage::Stage, job::spec::ChunkMethod, store::Dataset};
 
 /// The indexes, and how many rows of the datasets have passed.
 pub struct Indexes {
     text: Dense,
     queries: Dense,
     sparse: Sparse,
-    selection: Selection,
     selected: u64,
     /// Rows passed; None once a part could not be read.
     documents: Option<u64>,
@@ -39,10 +34,6 @@ impl Indexes {
             text: Dense::open(subject, "text", summary.dense_text.as_ref(), findings),
             queries: Dense::open(subject, "queries", summary.dense_queries.as_ref(), findings),
             sparse: Sparse::open(subject, findings),
-            selection: Selection {
-                threshold: summary.query_threshold,
-                any: subject.manifest.parameters.expand.enabled,
-            },
             selected: 0,
             documents: Some(0),
             chunks: 0,
@@ -58,7 +49,7 @@ impl Indexes {
         let all_read = self.query_rows == subject.rows(Dataset::Queries);
         if all_read && self.selected != summary.queries_indexed {
             let message = format!(
-                "has {} queries above the threshold; the manifest says {}",
+                "has {} queries that are taken; the manifest says {}",
                 self.selected, summary.queries_indexed
             );
             findings.add("queries", Dataset::Queries.folder(), message);
@@ -266,7 +257,7 @@ impl Shard<'_> {
         );
     }
 
-    /// The queries that have a vector. The dense index takes those above the threshold, if their chunk has one too.
+    /// The queries that have a vector. The dense index has those that are taken and no words, if their chunk has one too.
     fn embedded_queries<'b>(
         &self,
         queries: &'b [Query],
@@ -283,7 +274,7 @@ impl Shard<'_> {
             id: &query.id,
             title: None,
             text: &query.text,
-            indexed: indexes.selection.takes(query.gain) && chunks.contains(query.chunk.as_str()),
+            indexed: query.taken && !query.is_vocabulary && chunks.contains(query.chunk.as_str()),
             sampled: sampled(i),
         });
         embedded.collect()
@@ -299,11 +290,11 @@ impl Shard<'_> {
         move |row| stride.is_some_and(|stride| (passed + row as u64).is_multiple_of(stride))
     }
 
-    /// The sparse index takes every chunk, with its queries above the threshold.
+    /// The sparse index takes every chunk, with those of its queries that are taken.
     fn sparse(&self, indexes: &mut Indexes, findings: &mut Findings) {
         let mut selected: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
         for query in self.rows.queries.iter().flatten() {
-            if indexes.selection.any && indexes.selection.takes(query.gain) {
+            if query.taken {
                 indexes.selected += 1;
                 let queries = selected.entry(&query.chunk).or_default();
                 queries.push(&query.text);

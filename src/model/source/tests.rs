@@ -128,7 +128,7 @@ fn folders_that_are_no_embedder_say_why() {
     assert!(refusal(&embedder_settings(folder.path())).contains("is empty"));
     let message = refusal(&embedder_settings(&folder.path().join("config.json")));
     assert!(
-        message.contains("config.json: an embedder is a folder"),
+        message.contains("config.json: an embedder or cross-encoder is a folder"),
         "{message}"
     );
     fs::remove_file(folder.path().join("tokenizer.json")).unwrap();

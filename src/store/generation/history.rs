@@ -234,6 +234,7 @@ pub(super) mod tests {
                 files: Vec::new(),
             },
             generator: None,
+            cross_encoder: None,
             dim: 1,
             datasets: BTreeMap::new(),
             indexes: Indexes {

@@ -78,6 +78,7 @@ pub fn parts(folder: &Path) -> Vec<PathBuf> {
 /// What a finished shard, or a finished stage, has written.
 fn files(folder: &Path, stage: &str, shard: Option<usize>) -> Vec<PathBuf> {
     let dataset = match stage {
+        "keywords" => "chunk_topics",
         "vectors-text" => "vectors/text",
         "vectors-queries" => "vectors/queries",
         stage => stage,

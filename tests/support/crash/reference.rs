@@ -49,7 +49,7 @@ pub fn place(documents: usize) -> Place {
     write_documents(&place, documents, 0);
     let shard = documents.div_ceil(12);
     place.write_job(&format!(
-        "[engine]\nshard_documents = {shard}\n[expand]\nqueries = 1\nmax_tokens = 12\n"
+        "[engine]\nshard_documents = {shard}\n[expand]\ntopics = 0\nqueries = 1\nmax_tokens = 12\n"
     ));
     place
 }

@@ -1,0 +1,174 @@
+//! Examples for the generator, from an index's best-scored queries (as Promptagator bootstraps its prompts, arXiv 2209.11755): a
+//! short chunk of each of its clearest topics, with the question and the list that it predicts best.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+
+use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::datatypes::{Float32Type, UInt32Type};
+
+use crate::expand::queries::Origin;
+use crate::job::spec::Example;
+use crate::store::dataset::read_part;
+use crate::store::{Dataset, StoreError};
+
+/// Length of a passage that is worth showing, in tokens of the embedder: every prompt has it.
+const TOKENS: std::ops::RangeInclusive<u32> = 30..=140;
+/// Queries of a list.
+const LIST: usize = 4;
+
+/// The best examples of the generation, at most one of a topic, best first.
+pub fn best(generation: &Path, count: usize) -> Result<Vec<Example>, ExamplesError> {
+    let mut of_topics: BTreeMap<u32, (f32, Example)> = BTreeMap::new();
+    for shard in 0..Dataset::Chunks.parts(generation)?.len() {
+        for (topic, value, example) in of_shard(generation, shard)? {
+            let best = of_topics
+                .get(&topic)
+                .map_or(f32::NEG_INFINITY, |best| best.0);
+            if value > best {
+                of_topics.insert(topic, (value, example));
+            }
+        }
+    }
+    let mut all: Vec<(f32, Example)> = of_topics.into_values().collect();
+    all.sort_by(|a, b| b.0.total_cmp(&a.0));
+    all.truncate(count);
+    Ok(all.into_iter().map(|(_, example)| example).collect())
+}
+
+/// A query with its gain.
+struct Scored {
+    origin: String,
+    text: String,
+    gain: f32,
+}
+
+/// Every example of a shard, with its topic and how good it is.
+fn of_shard(generation: &Path, shard: usize) -> Result<Vec<(u32, f32, Example)>, ExamplesError> {
+    let mut queries = queries(generation, shard)?;
+    let about = about(generation, shard)?;
+    let mut examples = Vec::new();
+    each(generation, Dataset::Chunks, shard, |batch, i| {
+        let tokens = batch.column_by_name("tokens");
+        let tokens = tokens.map_or(0, |c| c.as_primitive::<UInt32Type>().value(i));
+        let Some(id) = text(batch, "chunk_id", i).filter(|_| TOKENS.contains(&tokens)) else {
+            return;
+        };
+        let (topic, keywords) = about.get(id).cloned().unwrap_or_default();
+        let mut of_chunk = queries.remove(id).unwrap_or_default();
+        of_chunk.sort_by(|a, b| b.gain.total_cmp(&a.gain));
+        let of = |origin: Origin| of_chunk.iter().filter(move |q| q.origin == origin.name());
+        let list: Vec<&Scored> = of(Origin::Keyword).take(LIST).collect();
+        let Some(question) = of(Origin::Sample).next().filter(|_| list.len() == LIST) else {
+            return;
+        };
+        let value = question.gain + list.iter().map(|q| q.gain).sum::<f32>() / LIST as f32;
+        let title = text(batch, "title", i).map(|title| format!("{title}\n"));
+        let body = text(batch, "text", i).unwrap_or_default();
+        let example = Example {
+            passage: title.unwrap_or_default() + body,
+            question: question.text.clone(),
+            keywords,
+            queries: list.into_iter().map(|q| q.text.clone()).collect(),
+        };
+        examples.push((topic, value, example));
+    })?;
+    Ok(examples)
+}
+
+/// The scored queries of a shard, by chunk.
+fn queries(generation: &Path, shard: usize) -> Result<HashMap<String, Vec<Scored>>, ExamplesError> {
+    if !Dataset::Scores.part(generation, shard).exists() {
+        return Err(ExamplesError::NoScores);
+    }
+    let mut gains = HashMap::new();
+    each(generation, Dataset::Scores, shard, |batch, i| {
+        let column = batch
+            .column_by_name("gain")
+            .map(|c| c.as_primitive::<Float32Type>());
+        let gain = column.filter(|c| c.is_valid(i)).map(|c| c.value(i));
+        if let (Some(id), Some(gain)) = (text(batch, "query_id", i), gain) {
+            gains.insert(id.to_owned(), gain);
+        }
+    })?;
+    let mut queries: HashMap<String, Vec<Scored>> = HashMap::new();
+    each(generation, Dataset::Queries, shard, |batch, i| {
+        let column = |name| text(batch, name, i).unwrap_or_default().to_owned();
+        if let Some(&gain) = gains.get(&column("query_id")) {
+            let of_chunk = queries.entry(column("chunk_id")).or_default();
+            of_chunk.push(Scored {
+                origin: column("origin"),
+                text: column("text"),
+                gain,
+            });
+        }
+    })?;
+    Ok(queries)
+}
+
+/// The largest topic and the keywords of each chunk of a shard.
+fn about(
+    generation: &Path,
+    shard: usize,
+) -> Result<HashMap<String, (u32, Vec<String>)>, ExamplesError> {
+    let mut about = HashMap::new();
+    if !Dataset::ChunkTopics.part(generation, shard).exists() {
+        return Ok(about);
+    }
+    each(generation, Dataset::ChunkTopics, shard, |batch, i| {
+        let list = |name| {
+            batch
+                .column_by_name(name)
+                .map(|c| c.as_list::<i32>().value(i))
+        };
+        let (Some(topics), Some(keywords)) = (list("topics"), list("keywords")) else {
+            return;
+        };
+        let topics = topics.as_struct().column(0).as_primitive::<UInt32Type>();
+        let keywords = keywords.as_struct().column(0).as_string::<i32>();
+        let keywords = keywords.iter().flatten().map(str::to_owned).collect();
+        let topic = topics.values().first().copied().unwrap_or_default();
+        about.insert(
+            text(batch, "chunk_id", i).unwrap_or_default().to_owned(),
+            (topic, keywords),
+        );
+    })?;
+    Ok(about)
+}
+
+fn each(
+    generation: &Path,
+    dataset: Dataset,
+    shard: usize,
+    mut visit: impl FnMut(&RecordBatch, usize),
+) -> Result<(), ExamplesError> {
+    let path = dataset.part(generation, shard);
+    for batch in read_part(&path)? {
+        let batch = batch.map_err(|source| ExamplesError::Batch {
+            path: path.display().to_string(),
+            source,
+        })?;
+        (0..batch.num_rows()).for_each(|i| visit(&batch, i));
+    }
+    Ok(())
+}
+
+fn text<'a>(batch: &'a RecordBatch, column: &str, i: usize) -> Option<&'a str> {
+    let column = batch.column_by_name(column)?.as_string_opt::<i32>()?;
+    column.is_valid(i).then(|| column.value(i))
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ExamplesError {
+    #[error(
+        "this index has no scores to choose examples by; add \"gain\" to `expand.scores` in its job and build it again, which writes no query anew"
+    )]
+    NoScores,
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("{path}: {source}")]
+    Batch {
+        path: String,
+        source: arrow::error::ArrowError,
+    },
+}
