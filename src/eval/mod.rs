@@ -2,7 +2,10 @@
 
 pub mod chunks;
 pub mod files;
+pub mod half;
 pub mod measures;
+pub mod retrieval;
+pub mod rows;
 pub mod significance;
 
 use std::collections::BTreeMap;
