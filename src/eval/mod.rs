@@ -1,6 +1,8 @@
-//! Evaluation: of runs, with measures as trec_eval computes them and a paired significance test; of chunkers.
+//! Evaluation: of runs, with measures as trec_eval computes them and a paired significance test; of chunkers; of generated
+//! queries.
 
 pub mod chunks;
+pub mod expansion;
 pub mod files;
 pub mod half;
 pub mod measures;
