@@ -1,10 +1,17 @@
 //! `intendex eval`: measures.
 
-use std::{io::Write, path::PathBuf};
+mod expansion;
+
+use std::{
+    io::Write,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use anyhow::Context;
 use clap::{ValueEnum, builder::BoolishValueParser};
 
+use self::expansion::EvalExpansionArgs;
 use super::{ExitStatus, ResultFormat, at_least_one};
 use crate::{
     engine::models::Models,
@@ -14,11 +21,13 @@ use crate::{
             Comparison, compare,
             method::Intents,
             report::{write_parquet, write_tables},
-            set::{Half, Set},
+            set::Set,
         },
         evaluate_run,
+        half::Half,
     },
     job::spec::{self, ChunkMethod},
+    model::Embed,
     search::columns,
 };
 
@@ -33,6 +42,7 @@ pub struct EvalArgs {
 pub enum EvalCommand {
     Run(EvalRunArgs),
     Chunks(EvalChunksArgs),
+    Expansion(EvalExpansionArgs),
 }
 
 /// Compares chunkers at equal mean length on questions whose answers are spans of the documents.
@@ -105,17 +115,28 @@ pub fn run(args: EvalArgs) -> anyhow::Result<ExitStatus> {
     match args.command {
         EvalCommand::Run(args) => run_file(&args),
         EvalCommand::Chunks(args) => chunks(&args),
+        EvalCommand::Expansion(args) => expansion::run(&args),
     }
 }
 
-fn chunks(args: &EvalChunksArgs) -> anyhow::Result<ExitStatus> {
-    if let Some(folder) = args.out.as_deref().and_then(std::path::Path::parent) {
+/// What would make the run useless is found before there is work to lose.
+fn check_out(file: Option<&Path>) -> anyhow::Result<()> {
+    if let Some(folder) = file.and_then(Path::parent) {
         let is_there = folder.as_os_str().is_empty() || folder.is_dir();
         anyhow::ensure!(is_there, "--out: there is no folder {}", folder.display());
     }
-    let model = toml::Value::from(args.model.as_str());
+    Ok(())
+}
+
+fn embedder(folder: &str) -> anyhow::Result<Arc<dyn Embed>> {
+    let model = toml::Value::from(folder);
     let models: spec::Models = toml::from_str(&format!("embedder.model = {model}"))?;
-    let embedder = Models::find(&models, false)?.embedder()?;
+    Ok(Models::find(&models, false)?.embedder()?)
+}
+
+fn chunks(args: &EvalChunksArgs) -> anyhow::Result<ExitStatus> {
+    check_out(args.out.as_deref())?;
+    let embedder = embedder(&args.model)?;
     let intents = match &args.intents {
         Some(path) => read_intents(path)?,
         None => Intents::new(),
@@ -162,7 +183,7 @@ fn chunks(args: &EvalChunksArgs) -> anyhow::Result<ExitStatus> {
     Ok(ExitStatus::Done)
 }
 
-fn read_intents(path: &std::path::Path) -> anyhow::Result<Intents> {
+fn read_intents(path: &Path) -> anyhow::Result<Intents> {
     let columns = columns::read(path, "doc_id", "text", None).context("--intents")?;
     let mut intents = Intents::new();
     for (document, text) in columns.first.into_iter().zip(columns.second) {

@@ -66,7 +66,8 @@ pub fn evaluate(qrels: &Qrels, run: &Run) -> BTreeMap<String, Measures> {
     qrels.iter().map(measure).collect()
 }
 
-fn measure_query(judged: &BTreeMap<String, i64>, found: &[(String, f32)]) -> Measures {
+/// The measures of one query, whose judgements and results these are.
+pub fn measure_query(judged: &BTreeMap<String, i64>, found: &[(String, f32)]) -> Measures {
     let mut ideal: Vec<i64> = judged.values().copied().filter(|&r| r > 0).collect();
     if ideal.is_empty() {
         return Measures::default();

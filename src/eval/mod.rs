@@ -1,8 +1,13 @@
-//! Evaluation: of runs, with measures as trec_eval computes them and a paired significance test; of chunkers.
+//! Evaluation: of runs, with measures as trec_eval computes them and a paired significance test; of chunkers; of generated
+//! queries.
 
 pub mod chunks;
+pub mod expansion;
 pub mod files;
+pub mod half;
 pub mod measures;
+pub mod retrieval;
+pub mod rows;
 pub mod significance;
 
 use std::collections::BTreeMap;

@@ -65,7 +65,7 @@ fn write_chunk(out: &mut dyn Write, chunk: &Chunk, parts: &[Part]) -> io::Result
 }
 
 /// A terminal would obey what a document's control characters say.
-fn harmless(text: &str) -> String {
+pub fn harmless(text: &str) -> String {
     let shown = |c: char| match c {
         '\n' | '\t' => c,
         // What changes the direction of a line.

@@ -77,7 +77,7 @@ pub fn read(
 }
 
 /// `column` cast to `wanted`, checked for nulls; `row` is that of its first value in the file.
-fn converted(
+pub fn converted(
     path: &Path,
     column: &ArrayRef,
     name: &str,

@@ -46,14 +46,14 @@ pub fn dense_score(text: f32, best_query: Option<f32>, alpha: f32) -> f32 {
 }
 
 /// Fuses two lists of (id, score), each best first. `dense_weight` is the dense list's share, from 0 to 1. Returns
-/// (id, score), best first, of equal scores in the order of the ids' bytes.
-pub fn fuse(
-    sparse: &[(String, f32)],
-    dense: &[(String, f32)],
+/// (id, score), best first, of equal scores in the order of the ids.
+pub fn fuse<Id: Ord + Clone>(
+    sparse: &[(Id, f32)],
+    dense: &[(Id, f32)],
     fusion: Fusion,
     dense_weight: f32,
-) -> Vec<(String, f32)> {
-    let mut fused: BTreeMap<&str, f32> = BTreeMap::new();
+) -> Vec<(Id, f32)> {
+    let mut fused: BTreeMap<&Id, f32> = BTreeMap::new();
     for (list, weight) in [(sparse, 1.0 - dense_weight), (dense, dense_weight)] {
         let parts = match fusion {
             Fusion::Scores => above_least(list),
@@ -65,9 +65,9 @@ pub fn fuse(
             *fused.entry(id).or_default() += weight * part;
         }
     }
-    let mut fused: Vec<(String, f32)> = fused
+    let mut fused: Vec<(Id, f32)> = fused
         .into_iter()
-        .map(|(id, score)| (id.to_owned(), score))
+        .map(|(id, score)| (id.clone(), score))
         .collect();
     fused.sort_by(|a, b| b.1.total_cmp(&a.1));
     fused
@@ -75,7 +75,7 @@ pub fn fuse(
 
 /// How many standard deviations each score is above the least of the list, which is what a candidate without a score has; all
 /// 1 when they are equal.
-fn above_least(list: &[(String, f32)]) -> Vec<f32> {
+fn above_least<Id>(list: &[(Id, f32)]) -> Vec<f32> {
     let scores = || list.iter().map(|(_, score)| f64::from(*score));
     let count = list.len() as f64;
     let mean = scores().sum::<f64>() / count;

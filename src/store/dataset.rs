@@ -106,20 +106,24 @@ impl Dataset {
 
     /// The parts there are, in order of shard.
     pub fn parts(self, generation: &Path) -> Result<Vec<PathBuf>, StoreError> {
-        let folder = generation.join(self.folder());
-        if !folder.exists() {
-            return Ok(Vec::new());
-        }
-        let mut parts = Vec::new();
-        for entry in std::fs::read_dir(&folder).map_err(StoreError::io(&folder))? {
-            let path = entry.map_err(StoreError::io(&folder))?.path();
-            if path.extension().is_some_and(|e| e == "parquet") {
-                parts.push(path);
-            }
-        }
-        parts.sort();
-        Ok(parts)
+        parts(&generation.join(self.folder()))
     }
+}
+
+/// The parts in a dataset's folder, in order of shard.
+pub fn parts(folder: &Path) -> Result<Vec<PathBuf>, StoreError> {
+    if !folder.exists() {
+        return Ok(Vec::new());
+    }
+    let mut parts = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(StoreError::io(folder))? {
+        let path = entry.map_err(StoreError::io(folder))?.path();
+        if path.extension().is_some_and(|e| e == "parquet") {
+            parts.push(path);
+        }
+    }
+    parts.sort();
+    Ok(parts)
 }
 
 /// Writes one part under a temporary name; [`finish`](PartWriter::finish) gives it its own.

@@ -162,7 +162,8 @@ pub fn write(generation: &Path, embedder: &WordEmbedder) {
     parquet(generation, "selection", columns);
 }
 
-fn parquet(generation: &Path, dataset: &str, columns: Vec<(&str, ArrayRef)>) {
+/// Writes a dataset of one part.
+pub fn parquet(generation: &Path, dataset: &str, columns: Vec<(&str, ArrayRef)>) {
     let batch = RecordBatch::try_from_iter(columns).unwrap();
     std::fs::create_dir_all(generation.join(dataset)).unwrap();
     let file = File::create(generation.join(dataset).join("part-00000.parquet")).unwrap();

@@ -16,10 +16,11 @@ use rayon::prelude::*;
 
 use self::method::{Cut, Intents, Remembering, cut_to};
 use self::rank::Ranker;
-pub use self::rank::Retrieval;
 use self::score::{NAMES, Scores};
 use self::set::Set;
 use crate::chunk::ChunkError;
+use crate::eval::retrieval::Retrieval;
+use crate::eval::rows::RowsError;
 use crate::index::SparseError;
 use crate::job::spec::ChunkMethod;
 use crate::model::{Embed, ModelError, TextKind, Vectors};
@@ -184,8 +185,8 @@ pub enum ChunksError {
     },
     #[error("{}: no question has an answer in these documents (with --half, in that half of them)", .0.display())]
     NoQuestions(PathBuf),
-    #[error("{}: cannot be written: {message}", path.display())]
-    Write { path: PathBuf, message: String },
+    #[error(transparent)]
+    Rows(#[from] RowsError),
     #[error("a folder for the indexes: {0}")]
     Folder(std::io::Error),
     #[error(transparent)]

@@ -5,12 +5,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Float64Array, RecordBatch, StringArray, UInt64Array};
-use parquet::arrow::ArrowWriter;
 
 use super::score::NAMES;
 use super::set::Set;
-use super::{Cell, ChunksError, Outcome, Retrieval, Scope};
-use crate::corpus::import::NewFile;
+use super::{Cell, ChunksError, Outcome, Scope};
+use crate::eval::retrieval::Retrieval;
+use crate::eval::rows;
 use crate::eval::significance::{confidence_interval, randomisation_test};
 
 /// Measures that methods are compared by: R@1 and the recall within 400 tokens.
@@ -111,31 +111,11 @@ fn mean(values: &[f64]) -> f64 {
 
 /// A row for every question of every cell. The file appears when it is whole.
 pub fn write_parquet(path: &Path, outcome: &Outcome, set: &Set) -> Result<(), ChunksError> {
-    let failed = |message: String| ChunksError::Write {
-        path: path.to_owned(),
-        message,
-    };
-    let file = NewFile::create(path).map_err(|e| failed(e.to_string()))?;
-    let mut writer = None;
-    for cell in &outcome.cells {
-        let batch = rows(cell, set).map_err(|e| failed(e.to_string()))?;
-        if writer.is_none() {
-            let handle = file.handle().map_err(|e| failed(e.to_string()))?;
-            let new = ArrowWriter::try_new(handle, batch.schema(), None);
-            writer = Some(new.map_err(|e| failed(e.to_string()))?);
-        }
-        if let Some(writer) = &mut writer {
-            writer.write(&batch).map_err(|e| failed(e.to_string()))?;
-        }
-    }
-    let Some(writer) = writer else {
-        return Ok(());
-    };
-    writer.close().map_err(|e| failed(e.to_string()))?;
-    file.publish().map_err(|e| failed(e.to_string()))
+    let cells = outcome.cells.iter();
+    Ok(rows::write(path, cells.map(|cell| columns(cell, set)))?)
 }
 
-fn rows(cell: &Cell, set: &Set) -> Result<RecordBatch, arrow::error::ArrowError> {
+fn columns(cell: &Cell, set: &Set) -> Result<RecordBatch, arrow::error::ArrowError> {
     let n = cell.scores.len();
     let text = |value: &str| Arc::new(StringArray::from(vec![value; n])) as ArrayRef;
     let number = |value: usize| Arc::new(UInt64Array::from_value(value as u64, n)) as ArrayRef;

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::ChunksError;
 use super::span::Span;
+use crate::eval::half::Half;
 use crate::model::Embed;
 use crate::search::columns::{self, Columns};
 use crate::text::CodePoints;
@@ -28,24 +29,10 @@ pub struct Question {
     pub answers: Vec<Span>,
 }
 
-/// A half of a set's documents, by the first bit of the BLAKE3 of their ids, with the questions on them: parameters are
-/// chosen on one, and figures reported of the other.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Half {
-    Tune,
-    Report,
-}
-
-impl Half {
-    fn has(self, document: &str) -> bool {
-        let first = blake3::hash(document.as_bytes()).as_bytes()[0] >> 7;
-        (first == 0) == (self == Half::Tune)
-    }
-}
-
 impl Set {
     /// Reads a folder: `corpus.parquet` (doc_id, text), `queries.parquet` (query_id, text) and `answers.parquet`
-    /// (query_id, doc_id, start, end: code points, half open). Without `marks`, every line break becomes a space.
+    /// (query_id, doc_id, start, end: code points, half open). Only the half's documents, and the questions on them. Without
+    /// `marks`, every line break becomes a space.
     pub fn read(
         folder: &Path,
         half: Option<Half>,
