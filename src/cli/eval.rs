@@ -1,6 +1,7 @@
 //! `intendex eval`: measures.
 
 mod expansion;
+mod scores;
 
 use std::{
     io::Write,
@@ -43,6 +44,7 @@ pub enum EvalCommand {
     Run(EvalRunArgs),
     Chunks(EvalChunksArgs),
     Expansion(EvalExpansionArgs),
+    Scores(scores::EvalScoresArgs),
 }
 
 /// Compares chunkers at equal mean length on questions whose answers are spans of the documents.
@@ -116,6 +118,7 @@ pub fn run(args: EvalArgs) -> anyhow::Result<ExitStatus> {
         EvalCommand::Run(args) => run_file(&args),
         EvalCommand::Chunks(args) => chunks(&args),
         EvalCommand::Expansion(args) => expansion::run(&args),
+        EvalCommand::Scores(args) => scores::run(&args),
     }
 }
 

@@ -93,7 +93,7 @@ pub fn run(args: &EvalExpansionArgs) -> anyhow::Result<ExitStatus> {
 }
 
 /// Of an output folder the current one; else the folder itself, if it has chunks.
-fn generation(index: &Path) -> anyhow::Result<PathBuf> {
+pub(super) fn generation(index: &Path) -> anyhow::Result<PathBuf> {
     if !index.join("CURRENT").exists() && index.join("chunks").is_dir() {
         return Ok(index.to_owned());
     }

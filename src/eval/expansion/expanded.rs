@@ -34,6 +34,8 @@ pub struct Chunk {
     /// In [`Expanded::documents`].
     pub span: Span,
     pub text: String,
+    /// What its lists were steered by.
+    pub keywords: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -53,12 +55,13 @@ pub struct Scores {
 }
 
 impl Expanded {
-    /// Reads `chunks/` (chunk_id, doc_id, start, end, text and perhaps title), `queries/` (query_id, chunk_id, text, origin)
-    /// and the scores: the columns of floats of `scores/` (query_id), or else the fields of the column `scores` of the
+    /// Reads `chunks/` (chunk_id, doc_id, start, end, text and perhaps title), perhaps `chunk_topics/` (chunk_id, keywords), `queries/` (query_id,
+    /// chunk_id, text, origin) and the scores: the columns of floats of `scores/` (query_id), or else the fields of the column `scores` of the
     /// queries, if there is one. With `half`, of its documents only.
     pub fn read(generation: &Path, half: Option<Half>) -> Result<Self, ExpansionError> {
         let mut expanded = Self::default();
         let chunks = expanded.read_chunks(generation, half)?;
+        expanded.read_keywords(generation, &chunks)?;
         expanded.read_queries(generation, &chunks)?;
         expanded.read_scores(generation)?;
         Ok(expanded)
@@ -100,6 +103,34 @@ impl Expanded {
         *known.entry(id.to_owned()).or_insert_with(|| {
             self.documents.push(id.to_owned());
             self.documents.len() - 1
+        })
+    }
+
+    /// Of `chunk_topics/`, if it is there.
+    fn read_keywords(
+        &mut self,
+        generation: &Path,
+        chunks: &HashMap<String, Option<usize>>,
+    ) -> Result<(), ExpansionError> {
+        let folder = generation.join(Dataset::ChunkTopics.folder());
+        if !folder.is_dir() {
+            return Ok(());
+        }
+        batch::each(&folder, |batch| {
+            let ids = batch.texts("chunk_id")?;
+            let lists = batch.rows.column_by_name("keywords");
+            let Some(lists) = lists.and_then(|lists| lists.as_list_opt::<i32>()) else {
+                return Ok(());
+            };
+            for row in 0..ids.len() {
+                if let Some(&Some(chunk)) = chunks.get(ids.value(row)) {
+                    let keywords = lists.value(row);
+                    let texts = keywords.as_struct().column(0).as_string::<i32>();
+                    self.chunks[chunk].keywords =
+                        texts.iter().flatten().map(str::to_owned).collect();
+                }
+            }
+            Ok(())
         })
     }
 
@@ -192,6 +223,7 @@ fn chunk(batch: &Batch, row: usize, document: usize) -> Result<Chunk, ExpansionE
         title: batch.text_or_null("title", row)?,
         span,
         text: batch.text("text", row)?,
+        keywords: Vec::new(),
     })
 }
 

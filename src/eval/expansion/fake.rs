@@ -21,6 +21,7 @@ pub fn expanded(queries: &[(&str, &str)]) -> Expanded {
             end: text.chars().count(),
         },
         text: text.to_owned(),
+        keywords: Vec::new(),
     };
     let query = |(i, (origin, text)): (usize, &(&str, &str))| Query {
         id: format!("{}#0?{i}", i % 2),

@@ -9,6 +9,7 @@ pub mod embedding;
 pub mod expanded;
 #[cfg(test)]
 mod fake;
+pub mod labelled;
 mod rank;
 pub mod report;
 pub mod sample;

@@ -17,6 +17,9 @@ pub fn write_sample(out: &mut impl Write, expanded: &Expanded, n: usize) -> io::
     for chunk in drawn {
         let of = &expanded.chunks[chunk];
         writeln!(out, "──── {} ────\n{}", of.id, harmless(&of.text))?;
+        if !of.keywords.is_empty() {
+            writeln!(out, "  keywords: {}", harmless(&of.keywords.join(", ")))?;
+        }
         let queries = expanded.queries.iter().enumerate();
         for (i, query) in queries.filter(|(_, query)| query.chunk == chunk) {
             let scores = expanded.scores.iter().filter_map(|scores| {

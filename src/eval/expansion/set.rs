@@ -304,6 +304,7 @@ mod tests {
                     end,
                 },
                 text: String::new(),
+                keywords: Vec::new(),
             });
         }
         let question = |truth: Truth| Question {
