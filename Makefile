@@ -13,7 +13,7 @@ CUDA := target/cuda
 # The oldest GPUs that the binary will run on: 80 (A100), 89 (L4, RTX 40), 90 (H100, H200, and no other).
 export CUDA_COMPUTE_CAP ?= 80
 
-.PHONY: help setup models build cuda cuda-toolkit quickstart test test-crash test-incremental fuzz lint schemas ablation-chunks bench bench-chunk bench-gpu bench-gpu-build bench-index bench-models bench-scale clean
+.PHONY: help setup models build cuda cuda-toolkit quickstart test test-crash test-incremental fuzz lint schemas ablation-chunks ablation-expansion bench bench-chunk bench-gpu bench-gpu-build bench-index bench-models bench-scale clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -103,6 +103,11 @@ ablation-chunks: build ## chunkers compared at equal length (jobs/ablation/chunk
 	$(call ABLATION,squad_train_sample) --half report --no-marks --out target/ablation/squad-no-marks.parquet
 	$(call ABLATION,chroma_chunking) --out target/ablation/chroma.parquet
 	$(call ABLATION,chroma_chunking) --no-marks --out target/ablation/chroma-no-marks.parquet
+
+ablation-expansion: build ## what generated queries do for retrieval (jobs/ablation/expansion.md), an hour on 2 cores; needs INTENDEX_EVAL_DATA
+	$(INTENDEX) build jobs/ablation/expansion.toml
+	$(INTENDEX) eval expansion target/ablation/expansion $(INTENDEX_EVAL_DATA)/squad_train_sample --half report --model $(INTENDEX_MODELS)/minilm
+	$(INTENDEX) eval scores target/ablation/expansion $(INTENDEX_EVAL_DATA)/squad_train_sample --half report --model $(INTENDEX_MODELS)/minilm --generator $(INTENDEX_MODELS)/qwen2.5-coder-1.5b/model.gguf
 
 test-crash: setup ## kill real builds 200 times at random moments and compare what they publish
 	INTENDEX_CRASHES=200 cargo test --test crash -- --nocapture

@@ -17,8 +17,8 @@ use super::topics::{Topics, shares, tells};
 const MOST: usize = 8;
 /// Topics of a chunk that have to be covered, the largest first.
 const TOPICS: usize = 3;
-/// Words of a phrase.
-const PHRASE: usize = 3;
+/// Words of a phrase; of three, most are pieces of sentences.
+const PHRASE: usize = 2;
 /// Phrases that are compared; a chunk rarely has more.
 const CANDIDATES: usize = 128;
 /// Weight of being unlike the keywords chosen before (Carbonell, Goldstein, SIGIR 1998: 1 − λ).
@@ -236,7 +236,6 @@ mod tests {
             "joined two",
             "seas",
             "two seas",
-            "joined two seas",
         ];
         assert_eq!(parts.phrases, wanted);
         assert!(parts.words.contains("1869") && !parts.words.contains("the"));

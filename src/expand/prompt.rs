@@ -107,6 +107,18 @@ pub fn list(passage: &str, keywords: &[String], examples: &[Example]) -> Prompt 
     few_shot(LIST_INSTRUCTION, own, built_in, asked)
 }
 
+/// All queries that prompts with these examples show; a generator may repeat one for any passage.
+pub fn shown_queries(examples: &[Example]) -> Vec<&str> {
+    let own = examples.iter().flat_map(|e| {
+        let list = e.queries.iter().map(String::as_str);
+        list.chain([e.question.as_str()])
+    });
+    let built_in = EXAMPLES
+        .iter()
+        .flat_map(|e| e.queries.lines().chain([e.question]));
+    own.chain(built_in).collect()
+}
+
 /// The prompt whose continuation is words that the passage lacks.
 pub fn vocabulary(passage: &str) -> Prompt {
     let built_in = EXAMPLES

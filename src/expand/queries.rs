@@ -12,6 +12,9 @@ use crate::{
 /// Two queries with at least this share of their words in common ask the same.
 const ALIKE: f32 = 0.8;
 
+/// What prompts call a chunk's text, and no searcher does.
+const PASSAGE: &str = "passage";
+
 /// A chunk whose queries are wanted.
 #[derive(Debug, Clone)]
 pub struct Chunk<'a> {
@@ -100,6 +103,8 @@ fn write_group(
         }
     }
     let mut answers = generator.generate(&requests).into_iter();
+    let shown = prompt::shown_queries(&settings.examples);
+    let shown: Vec<BTreeSet<String>> = shown.into_iter().map(words).collect();
     let missing = || ModelError::Model {
         model: generator.identity().name.clone(),
         message: "gave fewer answers than it was asked for".into(),
@@ -112,7 +117,7 @@ fn write_group(
                 // All of a chunk's answers are taken, so that the next chunk finds its own.
                 completions.push((origin, answers.next().unwrap_or_else(|| Err(missing()))));
             }
-            gather(chunk, completions, truncated)
+            gather(chunk, completions, truncated, &shown)
         }));
     }
     written
@@ -156,11 +161,12 @@ fn asked(chunk: &Chunk, passage: &str, settings: &spec::Expand) -> Vec<(Origin, 
 }
 
 /// The intents first, then what was written, in the order asked for. Unfinished lines go, and those that ask what an earlier
-/// one does.
+/// one does or an example that was `shown`, or that speak of the passage.
 fn gather(
     chunk: &Chunk,
     completions: Vec<(Origin, Result<Vec<Completion>, ModelError>)>,
     truncated: usize,
+    shown: &[BTreeSet<String>],
 ) -> Result<Written, ModelError> {
     let mut written = Written {
         truncated,
@@ -185,9 +191,15 @@ fn gather(
             }));
         }
     }
+    let own = words(chunk.text);
+    let speaks_of_it = |words: &BTreeSet<String>| words.contains(PASSAGE) && !own.contains(PASSAGE);
     let mut seen: Vec<BTreeSet<String>> = Vec::new();
     for (origin, text) in lines {
         let words = words(&text);
+        let copies = || shown.iter().any(|example| share(example, &words) >= ALIKE);
+        if origin != Origin::Intent && (speaks_of_it(&words) || copies()) {
+            continue;
+        }
         // Two phrases may differ by one word of two.
         let repeats = match origin {
             Origin::Vocabulary => seen.contains(&words),
@@ -276,7 +288,10 @@ mod tests {
                 "1. canal of the two seas\nWhat did the canal join\n- who dug the ca",
                 false,
             ),
-            completion("canal two seas of the\nwhich two seas did it join?", true),
+            completion(
+                "canal two seas of the\nBest temperature, wild yeast\nwhat is the passage about?\nwhich two seas did it join?",
+                true,
+            ),
         ];
         let samples = [
             completion("which seas did the canal join?", true),
@@ -288,7 +303,8 @@ mod tests {
             (Origin::Keyword, Ok(lists.into())),
             (Origin::Vocabulary, Ok(vocabulary.into())),
         ];
-        let written = gather(&chunk, completions, 3).unwrap();
+        let shown = [words("best temperature for wild yeast")];
+        let written = gather(&chunk, completions, 3, &shown).unwrap();
         let found: Vec<_> = written
             .queries
             .iter()
