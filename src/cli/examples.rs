@@ -37,8 +37,8 @@ pub fn run(args: ExamplesArgs) -> anyhow::Result<ExitStatus> {
     let examples = examples::best(&generation, args.count)?;
     ensure!(
         !examples.is_empty(),
-        "{} has no short chunk with a scored question and a scored list of at least four queries; `expand.queries` and \
-         `expand.lists` must be above 0",
+        "{} has no chunk of 30 to 140 tokens with a scored question and four scored queries of lists; raise `expand.queries` or \
+         `expand.lists`",
         args.index.display()
     );
     let job = Job {

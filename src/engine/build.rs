@@ -210,8 +210,16 @@ impl Build<'_> {
                 .from
                 .is_some_and(|from| from <= Stage::Keywords);
             let fits = |source: &&Source| {
-                source.stages.get(topics::STAGE) == Some(&self.fingerprints.topics)
-                    && reuse::damaged(&source.folder, &source.files, &[Dataset::Topics]).is_none()
+                if source.stages.get(topics::STAGE) != Some(&self.fingerprints.topics) {
+                    return false;
+                }
+                let damage = reuse::damaged(&source.folder, &source.files, &[Dataset::Topics]);
+                if let Some(damage) = &damage {
+                    tracing::warn!(
+                        "{damage}; topics are found anew, and with them keywords and queries"
+                    );
+                }
+                damage.is_none()
             };
             let sources: Vec<&Source> = sources.iter().filter(|s| !anew && fits(s)).collect();
             let mut tally = Tally::default();

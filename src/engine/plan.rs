@@ -16,7 +16,7 @@ use super::{
     reuse::damaged,
     selection,
     stage::Stage,
-    verify,
+    topics, verify,
 };
 use crate::{
     corpus,
@@ -189,8 +189,11 @@ impl Planner<'_> {
 
     fn unchanged(&self, stage: Stage) -> bool {
         self.earlier.as_ref().is_some_and(|earlier| {
-            let fingerprint = earlier.published.manifest.stages.get(stage.name());
-            fingerprint.map(String::as_str) == Some(self.fingerprints.of(stage))
+            let fingerprint = |name: &str| earlier.published.manifest.stages.get(name);
+            // Keywords are chosen by the topics.
+            let same_topics = fingerprint(topics::STAGE) == Some(&self.fingerprints.topics);
+            fingerprint(stage.name()).map(String::as_str) == Some(self.fingerprints.of(stage))
+                && (stage != Stage::Keywords || same_topics)
         })
     }
 

@@ -148,7 +148,8 @@ fn asked(chunk: &Chunk, passage: &str, settings: &spec::Expand) -> Vec<(Origin, 
             sampling,
         ));
     }
-    if settings.lists > 0 {
+    // Without keywords a generator writes of their absence.
+    if settings.lists > 0 && !chunk.keywords.is_empty() {
         let sampling = sampling(settings.lists, settings.list_tokens, &[], Origin::Keyword);
         let prompt = prompt::list(passage, &chunk.keywords, examples);
         asked.push((Origin::Keyword, prompt, sampling));

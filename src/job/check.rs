@@ -207,6 +207,9 @@ fn located(section: &str, model: &str, revision: Option<&str>, rules: &mut Rules
     }
 }
 
+/// More would need more memory than machines have, and say nothing new.
+const MOST_QUERIES: usize = 500;
+
 fn questions(job: &Job, rules: &mut Rules) {
     let (intents, expand) = (&job.intents, &job.expand);
     rules.at_least_one("intents.section_tokens", intents.section_tokens);
@@ -216,6 +219,13 @@ fn questions(job: &Job, rules: &mut Rules) {
         expand.queries + expand.lists > 0,
         "expand.queries",
         "and `expand.lists` are both 0; one must be above 0 (or set `expand.enabled = false`)",
+    );
+    rules.require(
+        expand.queries <= MOST_QUERIES && expand.lists <= MOST_QUERIES,
+        "expand.queries",
+        &format!(
+            "and `expand.lists` must be at most {MOST_QUERIES}; all of a chunk are written at once"
+        ),
     );
     rules.at_least_one("expand.list_tokens", expand.list_tokens);
     rules.not_negative("expand.temperature", expand.temperature);

@@ -209,7 +209,9 @@ async fn decided(
             for (row, id) in batch.column(0).as_string::<i32>().iter().enumerate() {
                 let score = scores.is_valid(row).then(|| scores.value(row));
                 let taken = columns.len() < 3 || batch.column(2).as_boolean().value(row);
-                decided.insert(id.unwrap_or_default().to_owned(), (score, taken));
+                let known = decided.entry(id.unwrap_or_default().to_owned());
+                let known: &mut (Option<f32>, bool) = known.or_default();
+                *known = (score.or(known.0), taken);
             }
         }
     }

@@ -59,7 +59,7 @@ fn write_chunk(out: &mut dyn Write, chunk: &Chunk, parts: &[Part]) -> io::Result
             "  (not indexed)"
         };
         let (origin, text) = (&question.origin, harmless(&question.text));
-        writeln!(out, "  {score:>6}  {origin:<10}{text}{left}")?;
+        writeln!(out, "  {score:>6}  {origin:<9} {text}{left}")?;
     }
     Ok(())
 }
