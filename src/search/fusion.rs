@@ -4,7 +4,9 @@
 //!
 //! Dense: text and queries of a chunk are two cosines, t = cos(q, text) and m = max_i cos(q, query_i), and
 //!
-//!     s = t + α · max(0, m − t)
+//! ```text
+//! s = t + α · max(0, m − t)
+//! ```
 //!
 //! so that queries can raise a chunk and never lower it. The fewer queries chunks have, the more depends on chance which of
 //! them is close to some query, so that by default α grows with their mean number n: α = 0.6 · n / (n + 10).

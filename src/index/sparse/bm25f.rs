@@ -3,9 +3,11 @@
 //!
 //! For a term t in document d, with the weights w of the fields f:
 //!
-//!     tf = Σ w_f · tf_f(t, d)      len = Σ w_f · len_f(d)      avg = Σ w_f · tokens_f / N
-//!     score = idf · (k1 + 1) · tf / (tf + k1 · (1 − b + b · len / avg))
-//!     idf = ln(1 + (N − n + ½) / (n + ½)),   n = max_f n_f(t)
+//! ```text
+//! tf = Σ w_f · tf_f(t, d)      len = Σ w_f · len_f(d)      avg = Σ w_f · tokens_f / N
+//! score = idf · (k1 + 1) · tf / (tf + k1 · (1 − b + b · len / avg))
+//! idf = ln(1 + (N − n + ½) / (n + ½)),   n = max_f n_f(t)
+//! ```
 //!
 //! n as Lucene's `CombinedFieldQuery` has it, as the documents with the term in any field are not counted in the index. Lengths
 //! are as closely as Tantivy keeps them. With one field of weight 1 it is Tantivy's BM25. With weights 1 it is BM25 of the
