@@ -16,8 +16,8 @@ const CODE_VERSIONS: [(&str, u32); 8] = [
     ("intents", 5),
     ("chunks", 3),
     ("topics", 1),
-    ("keywords", 1),
-    ("queries", 5),
+    ("keywords", 2),
+    ("queries", 6),
     ("scores", 1),
     ("vectors", 3),
 ];
