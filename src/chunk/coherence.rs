@@ -21,7 +21,9 @@ pub(super) fn tile(units: &Units, vectors: &Vectors, target: usize) -> Vec<Range
     let depths = depths(&similarities(&unit_rows(vectors)));
     let mut gaps: Vec<usize> = (1..n).filter(|&j| !units.glued(j)).collect();
     gaps.sort_by(|&a, &b| depths[b - 1].total_cmp(&depths[a - 1]).then(a.cmp(&b)));
-    gaps.truncate(units.tokens(&(0..n)).div_ceil(target) - 1);
+    // A text of nothing but control characters has units of no tokens.
+    let pieces = units.tokens(&(0..n)).div_ceil(target);
+    gaps.truncate(pieces.saturating_sub(1));
     gaps.sort_unstable();
     let starts = [0].into_iter().chain(gaps.iter().copied());
     let ends = gaps.iter().copied().chain([n]);
