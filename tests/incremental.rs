@@ -768,7 +768,7 @@ fn topics_are_kept_until_the_corpus_is_another() {
     assert!(!reproducible(2, "queries") && reproducible(2, "chunks"));
     assert_eq!(place.run(&["verify", "out"]).status.code(), Some(0));
 
-    // Asked for anew, or when the corpus is far larger.
+    // Asked for anew, when the corpus is far larger, or when it is as large and another.
     place.build_expecting(0, &["--from", "keywords"]);
     assert_ne!(topics(3), topics(1));
     let texts: Vec<String> = (0..60)
@@ -782,12 +782,27 @@ fn topics_are_kept_until_the_corpus_is_another() {
     let all: Vec<Row> = rows.iter().copied().chain(more).collect();
     corpus(&place, &all);
     place.build_expecting(0, &[]);
-    assert!(
-        run_json(&place, 4)["stages"]["topics"]["computed"]
-            .as_u64()
-            .unwrap()
-            > 0
-    );
+    let computed = |generation: u64| {
+        let run = run_json(&place, generation);
+        run["stages"]["topics"]["computed"].as_u64().unwrap()
+    };
+    assert!(computed(4) > 0);
+    let other: Vec<String> = texts
+        .iter()
+        .map(|text| text.replace("Star", "Loaf"))
+        .collect();
+    let others = ids.iter().zip(&other);
+    let others: Vec<Row> = others
+        .map(|(id, text)| (Some(id.as_str()), None, Some(text.as_str())))
+        .collect();
+    corpus(&place, &others);
+    let keywords = plan(&place, &[])
+        .into_iter()
+        .find(|row| row.0 == "keywords");
+    let (_, compute, reuse, _) = keywords.unwrap();
+    assert!(compute > 0 && reuse == 0, "{compute} {reuse}");
+    place.build_expecting(0, &[]);
+    assert!(computed(5) > 0);
 }
 
 #[test]

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, FixedSizeListArray, Float32Array, ListBuilder, RecordBatch,
-    StringArray, StringBuilder, UInt64Array,
+    Array, ArrayRef, AsArray, BooleanArray, FixedSizeListArray, Float32Array, ListBuilder,
+    RecordBatch, StringArray, StringBuilder, UInt64Array,
 };
 use arrow::compute::{concat_batches, take_record_batch};
 use arrow::datatypes::{Float32Type, UInt64Type};
@@ -43,7 +43,9 @@ const BUILT: &[&str] = &[
 fn built() -> Place {
     let place = Place::new(&rows());
     write_questions(&place.path("corpus.parquet"), &rows());
-    place.write_job("[chunk]\nmethod = \"fixed\"\ntarget_tokens = 40\noverlap_tokens = 8\n");
+    place.write_job(
+        "[chunk]\nmethod = \"fixed\"\ntarget_tokens = 40\noverlap_tokens = 8\n[expand]\nkeep = 0.8\n",
+    );
     place.build_expecting(1, BUILT);
     place
 }
@@ -157,7 +159,21 @@ fn swapped(batch: &RecordBatch, name: &str) -> RecordBatch {
 }
 
 fn with_vectors(batch: &RecordBatch, change: impl FnOnce(&mut Vec<f32>)) -> RecordBatch {
-    let old = batch.column_by_name("vector").unwrap().as_fixed_size_list();
+    with_vectors_of(batch, "vector", change)
+}
+
+fn scaled(batch: &RecordBatch, name: &str, factor: f32) -> RecordBatch {
+    with_vectors_of(batch, name, |values| {
+        values.iter_mut().for_each(|x| *x *= factor)
+    })
+}
+
+fn with_vectors_of(
+    batch: &RecordBatch,
+    name: &str,
+    change: impl FnOnce(&mut Vec<f32>),
+) -> RecordBatch {
+    let old = batch.column_by_name(name).unwrap().as_fixed_size_list();
     let mut values = old.values().as_primitive::<Float32Type>().values().to_vec();
     change(&mut values);
     let arrow::datatypes::DataType::FixedSizeList(item, size) = old.data_type() else {
@@ -165,7 +181,17 @@ fn with_vectors(batch: &RecordBatch, change: impl FnOnce(&mut Vec<f32>)) -> Reco
     };
     let values = Arc::new(Float32Array::from(values));
     let vectors = FixedSizeListArray::new(item.clone(), *size, values, None);
-    replaced(batch, "vector", Arc::new(vectors))
+    replaced(batch, name, Arc::new(vectors))
+}
+
+fn plus(batch: &RecordBatch, name: &str, number: f32) -> ArrayRef {
+    let column = batch.column_by_name(name).unwrap();
+    let old = column.as_primitive::<Float32Type>();
+    Arc::new(
+        old.iter()
+            .map(|x| x.map(|x| x + number))
+            .collect::<Float32Array>(),
+    )
 }
 
 fn edit_lines(path: &Path, change: impl FnOnce(&mut Vec<&str>)) {
@@ -422,6 +448,98 @@ const DROPPED: &[Fault] = &[
     ),
 ];
 
+const EXPANSION: &[Fault] = &[
+    (
+        "topic",
+        |g| edit(g, Dataset::Topics, |b| without(b, 0)),
+        "topics/part-00000.parquet: row 0 is not the next topic",
+    ),
+    (
+        "last topics",
+        |g| edit(g, Dataset::Topics, |b| pick(&b, 0..1)),
+        "has a share of topic",
+    ),
+    (
+        "size of the corpus",
+        |g| {
+            edit(g, Dataset::Topics, |b| {
+                let chunks = (0..b.num_rows() as u64).map(|i| 7 + i);
+                let chunks = UInt64Array::from_iter_values(chunks);
+                replaced(&b, "corpus_chunks", Arc::new(chunks))
+            })
+        },
+        "topics/part-00000.parquet: row 1 is not the next topic of its corpus",
+    ),
+    (
+        "centroids",
+        |g| edit(g, Dataset::Topics, |b| scaled(&b, "centroid", 1.1)),
+        "topic 0 has a vector of length 1.1",
+    ),
+    (
+        "keywords of a chunk",
+        |g| edit(g, Dataset::ChunkTopics, |b| without(b, 0)),
+        "chunk_topics/part-00000.parquet: `tides#0` is missing",
+    ),
+    (
+        "ids of keywords",
+        |g| edit(g, Dataset::ChunkTopics, |b| swapped(&b, "chunk_id")),
+        "chunk_topics/part-00000.parquet: row 0 does not belong there: `tides#1`",
+    ),
+    (
+        "score",
+        |g| edit(g, Dataset::Scores, |b| without(b, 0)),
+        "scores/part-00000.parquet: `tides#0?0` is missing",
+    ),
+    (
+        "last score",
+        |g| {
+            edit(g, Dataset::Scores, |b| {
+                let n = last(&b);
+                without(b, n)
+            })
+        },
+        "scores/part-00000.parquet: `",
+    ),
+    (
+        "gain",
+        |g| {
+            edit(g, Dataset::Scores, |b| {
+                replaced(&b, "gain", plus(&b, "gain", 0.5))
+            })
+        },
+        "scores/part-00000.parquet: `tides#0?0` has a gain of",
+    ),
+    (
+        "row of the selection",
+        |g| edit(g, Dataset::Selection, |b| without(b, 0)),
+        "selection/part-00000.parquet: `tides#0?0` is missing",
+    ),
+    (
+        "scores of the selection",
+        |g| {
+            edit(g, Dataset::Selection, |b| {
+                replaced(&b, "score", plus(&b, "score", -1e6))
+            })
+        },
+        "is taken with -",
+    ),
+    (
+        "what was taken",
+        |g| {
+            edit(g, Dataset::Selection, |b| {
+                let taken = b.column_by_name("taken").unwrap().as_boolean();
+                let other = taken
+                    .iter()
+                    .enumerate()
+                    .map(|(i, t)| t.map(|t| t != (i == 0)));
+                let other: BooleanArray = other.collect();
+                replaced(&b, "taken", Arc::new(other))
+            })
+        },
+        "queries that are taken; the manifest says",
+    ),
+];
+
 const CHANGED: &[Fault] = &[
     (
         "ids of text vectors",
@@ -626,6 +744,43 @@ fn finds(faults: &[Fault], unforged: &[&str]) {
 #[test]
 fn what_is_missing_is_found_without_hashes() {
     finds(DROPPED, &[]);
+}
+
+#[test]
+fn faults_of_topics_keywords_and_scores_are_found_without_hashes() {
+    finds(EXPANSION, &[]);
+}
+
+/// No more than what is damaged is computed again.
+#[test]
+fn the_stage_that_is_advised_mends() {
+    let place = built();
+    let damaged: [(Dataset, &str, &str); 4] = [
+        (Dataset::Chunks, "chunks", "queries"),
+        (Dataset::Topics, "keywords", "queries"),
+        (Dataset::Scores, "scores", "vectors-queries"),
+        (Dataset::Selection, "vectors-queries", "vectors-queries"),
+    ];
+    for (dataset, stage, computed) in damaged {
+        let generation = copy(&place, "copy");
+        edit(&generation, dataset, |b| without(b, 0));
+        forge(&generation);
+        let (_, said) = check(&place, "copy", &["--no-model"]);
+        let remedy = format!("`intendex build --from {stage}` makes a new generation");
+        assert!(said.contains(&remedy), "{dataset:?}: {said}");
+        let mend = ["--set", "output.path=copy", "--from", stage];
+        place.build_expecting(1, &[BUILT, &mend].concat());
+        let (code, said) = check(&place, "copy", &[]);
+        assert_eq!(code, 0, "{dataset:?}: {said}");
+        let run = place.path("copy/generations/2/run.json");
+        let run: serde_json::Value = read_json(&run).unwrap();
+        let rows = |stage: &str| run["stages"][stage]["computed"].as_u64().unwrap();
+        assert!(rows(computed) > 0, "{dataset:?}: {run}");
+        assert!(
+            stage == "chunks" || rows("chunks") == 0,
+            "{dataset:?}: {run}"
+        );
+    }
 }
 
 #[test]

@@ -7,7 +7,12 @@ use serde_json::json;
 
 use super::{Console, ExitStatus, ResultFormat, built_with};
 use crate::{
-    engine::verify::{Finding, Options, Sample, check_embedder, verify},
+    engine::{
+        build::stages,
+        stage::Stage,
+        verify::{Finding, Options, Sample, check_embedder, verify},
+    },
+    job::Job,
     model::{Embed, ModelError},
     store::{Dataset, Manifest, Output, read_json},
 };
@@ -111,6 +116,30 @@ fn embedder(args: &VerifyArgs, manifest: &Manifest) -> (Option<Arc<dyn Embed>>, 
     }
 }
 
+/// The first stage of the build whose files are not as they should be. Documents are read again with the chunks; indexes are
+/// built again with any stage, the last one being the cheapest.
+fn first_stage(findings: &[Finding], job: &Job) -> Option<Stage> {
+    let is_damaged = |dataset: Dataset| {
+        findings
+            .iter()
+            .any(|finding| finding.what.starts_with(dataset.folder()))
+    };
+    let needs_a_run = |stage: &Stage| {
+        let beside: &[Dataset] = match stage {
+            Stage::Chunks => &[Dataset::Documents],
+            Stage::Keywords => &[Dataset::Topics],
+            _ => &[],
+        };
+        let mut datasets = [stage.output(), stage.outcomes()]
+            .into_iter()
+            .chain(beside.iter().copied());
+        datasets.any(is_damaged)
+    };
+    let stages = stages(job);
+    let first = stages.iter().find(|stage| needs_a_run(stage));
+    first.or(stages.last()).copied()
+}
+
 /// What was checked, and what is wrong.
 #[derive(Debug, Default, serde::Serialize)]
 struct Report {
@@ -124,6 +153,8 @@ struct Report {
     /// Whether the sample was embedded again.
     model: bool,
     findings: Vec<Finding>,
+    /// The stage that a build has to begin with to mend it.
+    from: Option<&'static str>,
 }
 
 impl Report {
@@ -139,6 +170,8 @@ impl Report {
             summary.map_or(0, |summary| summary.rows)
         };
         let chunks = rows(Dataset::Chunks);
+        let is_damaged = findings.iter().any(|finding| finding.check != "model");
+        let from = is_damaged.then(|| first_stage(&findings, &manifest.parameters));
         Self {
             generation,
             files: manifest.files.len(),
@@ -148,6 +181,7 @@ impl Report {
             sample: sample.of(chunks),
             model,
             findings,
+            from: from.flatten().map(Stage::name),
         }
     }
 
@@ -180,11 +214,11 @@ impl Report {
                 n => format!("{n} findings"),
             },
         )?;
-        if self.findings.iter().any(|finding| finding.check != "model") {
+        if let Some(stage) = self.from {
             writeln!(
                 out,
-                "`intendex build --from intents` (`--from chunks`, where none are predicted) makes a new generation, taking \
-                 nothing over; `intendex rollback` returns to an earlier one"
+                "`intendex build --from {stage}` makes a new generation, taking nothing over of that stage and later ones; \
+                 `intendex rollback` returns to an earlier one"
             )?;
         }
         Ok(())

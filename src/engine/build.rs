@@ -227,9 +227,11 @@ impl Build<'_> {
             let busy = self.models.busy();
             let embedder = self.models.embedder()?;
             let (job, progress) = (self.job, &*self.progress);
+            let chunks = self.building.journal.total(Stage::Chunks.name());
             topics::write(
                 job,
                 (&folder, shards),
+                (&chunks, &self.fingerprints),
                 &sources,
                 &*embedder,
                 &mut tally,

@@ -15,9 +15,9 @@ const CODE_VERSIONS: [(&str, u32); 8] = [
     ("corpus", 1),
     ("intents", 5),
     ("chunks", 3),
-    ("topics", 1),
-    ("keywords", 2),
-    ("queries", 6),
+    ("topics", 2),
+    ("keywords", 3),
+    ("queries", 7),
     ("scores", 1),
     ("vectors", 3),
 ];

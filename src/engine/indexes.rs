@@ -5,7 +5,7 @@ mod dense;
 
 use std::{collections::HashMap, path::Path};
 
-use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::array::RecordBatch;
 
 use super::{
     EngineError,
@@ -16,7 +16,7 @@ use crate::{
     job::{Job, Progress},
     store::{
         Dataset, StoreError,
-        dataset::{count_rows, read_part},
+        dataset::{count_rows, read_part, text},
         manifest::{Determinism, IndexSummary, Indexes},
         progress::{Journal, Meter, Tally},
         sync_tree,
@@ -248,9 +248,4 @@ impl Generation<'_> {
         })?;
         Ok(queries)
     }
-}
-
-pub(super) fn text<'a>(batch: &'a RecordBatch, column: &str, i: usize) -> Option<&'a str> {
-    let column = batch.column_by_name(column)?.as_string_opt::<i32>()?;
-    column.is_valid(i).then(|| column.value(i))
 }

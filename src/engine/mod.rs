@@ -57,7 +57,7 @@ pub enum EngineError {
     },
     #[error("{}: {source}", path.display())]
     Batch { path: PathBuf, source: ArrowError },
-    #[error("stage topics: {0}")]
+    #[error("stage topics: {0}; set `expand.topics = 0` to do without")]
     Topics(faiss::error::Error),
     #[error("{0}")]
     Refused(String),

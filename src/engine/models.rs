@@ -159,6 +159,14 @@ impl Models {
         }
     }
 
+    /// Whether the generator can score, without loading one that is a file.
+    pub fn can_score(&self) -> Result<bool, ModelError> {
+        self.inner
+            .server
+            .as_ref()
+            .map_or(Ok(true), |server| server.can_score())
+    }
+
     /// None where the generator cannot score.
     pub fn scorer(&self) -> Result<Option<Arc<dyn Score>>, ModelError> {
         match &self.inner.server {

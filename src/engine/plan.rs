@@ -2,6 +2,7 @@
 
 mod count;
 mod disk;
+mod work;
 
 use std::{path::Path, sync::Arc};
 
@@ -20,10 +21,7 @@ use super::{
 };
 use crate::{
     corpus,
-    job::{
-        Job,
-        spec::{ChunkMethod, Expand},
-    },
+    job::Job,
     store::{
         Dataset, Output, StoreError,
         generation::{Published, Unfinished},
@@ -31,13 +29,11 @@ use crate::{
         progress::Tally,
     },
 };
-use count::{Count, Counted, Known};
+use count::{Counted, Known};
+use work::{queries, work};
 
 /// Why a stage does not run.
 const DONE: &str = "done by the unfinished build";
-
-/// Tokens of a question as people and generators write them, its line break included.
-const TOKENS_PER_QUESTION: u64 = 14;
 
 #[derive(Debug, Serialize)]
 pub struct Plan {
@@ -106,6 +102,7 @@ pub fn plan(job: &Job) -> Result<Plan, EngineError> {
         unfinished: output.unfinished(&fingerprint),
         earlier: published.as_ref().map(Earlier::new),
         damaged: Vec::new(),
+        has_outgrown_topics: false,
         dim: models.dim(),
     };
     planner.find_damaged();
@@ -119,6 +116,7 @@ pub fn plan(job: &Job) -> Result<Plan, EngineError> {
         &*embedder,
         (scratch.path(), known),
     ))?;
+    planner.has_outgrown_topics = planner.outgrows_topics(&count);
     let stages = planner.stages(&count);
     let (disk_bytes, disk_basis) = planner.disk(&count);
     Ok(Plan {
@@ -160,6 +158,8 @@ struct Planner<'a> {
     earlier: Option<Earlier<'a>>,
     /// Published datasets whose files are not as they were written.
     damaged: Vec<Dataset>,
+    /// The corpus is another than the published topics were found in, so that they are found anew.
+    has_outgrown_topics: bool,
     dim: usize,
 }
 
@@ -173,12 +173,26 @@ impl Planner<'_> {
             folder, manifest, ..
         } = earlier.published;
         let runs = stages(self.job).into_iter();
-        for dataset in runs.flat_map(|stage| [stage.output(), stage.outcomes()]) {
+        let of_stages = runs.flat_map(|stage| [stage.output(), stage.outcomes()]);
+        let topics = topics::wanted(self.job).then_some(Dataset::Topics);
+        for dataset in of_stages.chain(topics) {
             if let Some(damage) = damaged(folder, &manifest.files, &[dataset]) {
                 tracing::warn!("{damage}; nothing of it is taken over");
                 self.damaged.push(dataset);
             }
         }
+    }
+
+    fn outgrows_topics(&self, corpus: &Counted) -> bool {
+        let earlier = self.earlier.as_ref().filter(|_| topics::wanted(self.job));
+        let found_in = earlier.and_then(|e| topics::found_in(&e.published.folder).ok());
+        let is_cut_alike = self.changed(Stage::Chunks).is_none();
+        let corpus = topics::Corpus {
+            chunks: self.indexed(corpus).0,
+            documents: corpus.all.documents,
+            known: is_cut_alike.then_some(corpus.known.documents),
+        };
+        found_in.is_some_and(|found_in| !corpus.fits(found_in))
     }
 
     fn is_damaged(&self, stage: Stage) -> bool {
@@ -191,7 +205,9 @@ impl Planner<'_> {
         self.earlier.as_ref().is_some_and(|earlier| {
             let fingerprint = |name: &str| earlier.published.manifest.stages.get(name);
             // Keywords are chosen by the topics.
-            let same_topics = fingerprint(topics::STAGE) == Some(&self.fingerprints.topics);
+            let same_topics = fingerprint(topics::STAGE) == Some(&self.fingerprints.topics)
+                && !self.damaged.contains(&Dataset::Topics)
+                && !self.has_outgrown_topics;
             fingerprint(stage.name()).map(String::as_str) == Some(self.fingerprints.of(stage))
                 && (stage != Stage::Keywords || same_topics)
         })
@@ -395,112 +411,5 @@ impl Planner<'_> {
             }
             None => "for documents that are new or have changed".into(),
         }
-    }
-}
-
-struct Work {
-    compute: u64,
-    tokens_read: u64,
-    tokens_written: u64,
-    estimate: Option<String>,
-}
-
-impl Work {
-    /// With some rows more, of which each is as much work as the average of `all`.
-    fn and(mut self, rows: u64, all: &Work) -> Self {
-        self.compute += rows;
-        self.tokens_read += share(all.tokens_read, rows, all.compute);
-        self.tokens_written += share(all.tokens_written, rows, all.compute);
-        self
-    }
-
-    /// What is left where some rows are done.
-    fn left(mut self, done: u64) -> Self {
-        let left = self.compute.saturating_sub(done);
-        self.tokens_read = share(self.tokens_read, left, self.compute);
-        self.tokens_written = share(self.tokens_written, left, self.compute);
-        self.compute = left;
-        self
-    }
-}
-
-/// Queries in a list, and phrases of a vocabulary, as the 1.5B writes them.
-const QUERIES_OF_LIST: u64 = 5;
-const PHRASES: u64 = 5;
-
-fn share(total: u64, part: u64, of: u64) -> u64 {
-    (total as f64 * part as f64 / of.max(1) as f64) as u64
-}
-
-/// Questions the job's chunks get.
-pub(super) fn queries(job: &Job, count: &Count) -> u64 {
-    match job.expand.enabled {
-        true => count.chunks * of_chunk(&job.expand) + count.intents,
-        false => 0,
-    }
-}
-
-/// Queries that are written of a chunk.
-fn of_chunk(expand: &Expand) -> u64 {
-    let vocabulary = if expand.vocabulary { PHRASES } else { 0 };
-    expand.queries as u64 + expand.lists as u64 * QUERIES_OF_LIST + vocabulary
-}
-
-/// What a stage does for the documents counted.
-fn work(stage: Stage, job: &Job, count: &Count) -> Work {
-    let chunks_basis = || match job.chunk.method {
-        ChunkMethod::Intent => {
-            Some("chunks: as many as β and λ favour at a relevance of 0.5".into())
-        }
-        method => method
-            .reads_sentences()
-            .then(|| "chunks: of `chunk.target_tokens` each".into()),
-    };
-    let questions = queries(job, count);
-    let (compute, tokens_read, tokens_written, estimate) = match stage {
-        Stage::Intents => {
-            let basis = format!(
-                "{TOKENS_PER_QUESTION} tokens a question; read: tokens of the embedder, prompt not counted"
-            );
-            let written = count.intents * TOKENS_PER_QUESTION;
-            (count.documents, count.intent_tokens, written, Some(basis))
-        }
-        Stage::Chunks => (count.documents, count.tokens, 0, None),
-        // Its sentences and its phrases, which are as long again twice.
-        Stage::Keywords => (count.chunks, 3 * count.chunk_tokens, 0, chunks_basis()),
-        Stage::Queries => {
-            let expand = &job.expand;
-            let written = count.chunks * of_chunk(expand) * TOKENS_PER_QUESTION;
-            let prompts = [expand.queries > 0, expand.lists > 0, expand.vocabulary];
-            let prompts = prompts.into_iter().filter(|asked| *asked).count() as u64;
-            let basis = format!(
-                "{TOKENS_PER_QUESTION} tokens a query and {QUERIES_OF_LIST} queries a list, repeats not taken off; read: the \
-                 chunk for each kind of query, examples not counted"
-            );
-            (
-                count.chunks,
-                count.chunk_tokens * prompts,
-                written,
-                Some(basis),
-            )
-        }
-        Stage::Scores => {
-            let basis = format!(
-                "{TOKENS_PER_QUESTION} tokens a query; a chunk is read once for all of its queries"
-            );
-            let read = count.chunk_tokens + 2 * questions * TOKENS_PER_QUESTION;
-            (questions, read, 0, Some(basis))
-        }
-        Stage::TextVectors => (count.chunks, count.embedded_tokens, 0, chunks_basis()),
-        Stage::QueryVectors => {
-            let basis = format!("{TOKENS_PER_QUESTION} tokens a question");
-            (questions, questions * TOKENS_PER_QUESTION, 0, Some(basis))
-        }
-    };
-    Work {
-        compute,
-        tokens_read,
-        tokens_written,
-        estimate,
     }
 }

@@ -9,13 +9,9 @@ use std::{
     sync::Arc,
 };
 
-use arrow::{
-    array::{Array, ArrayRef, AsArray, BooleanArray, Float32Array, RecordBatch, StringArray},
-    compute::cast,
-    datatypes::{DataType, Float32Type},
-};
+use arrow::array::{ArrayRef, AsArray, BooleanArray, Float32Array, RecordBatch, StringArray};
 
-use super::{EngineError, indexes::text};
+use super::EngineError;
 use crate::{
     chunk::objective::dot,
     expand::{filter::Threshold, queries::Origin, scores},
@@ -26,7 +22,7 @@ use crate::{
     },
     store::{
         Dataset,
-        dataset::{PartWriter, read_part},
+        dataset::{PartWriter, each_row, each_vector, float, text},
         schema,
     },
 };
@@ -35,6 +31,8 @@ use crate::{
 const COMMON: f64 = 0.05;
 /// How far down a query may find its own chunk; beyond, it counts as not found.
 const ROUND_TRIP: usize = 100;
+/// The score of a query that does not find its own chunk; it is never taken.
+const NOT_FOUND: f32 = -(ROUND_TRIP as f32);
 
 /// Whether some queries may not be taken.
 pub fn is_partial(expand: &spec::Expand) -> bool {
@@ -67,19 +65,22 @@ impl Selector<'_> {
         let frequencies = self.frequencies()?;
         for shard in 0..self.shards {
             let (phrases, mut decided) = self.decide(shard, round_trip.as_ref())?;
-            frequencies.refuse(&mut decided, &phrases);
+            let own = self.texts_of(shard, &phrases)?;
+            frequencies.refuse(&mut decided, &phrases, &own);
             self.write_part(shard, &decided)?;
         }
         if self.job.expand.keep >= 1.0 {
             return Ok(());
         }
         let threshold = self.threshold()?;
+        let by_place = round_trip.is_some();
         for shard in 0..self.shards {
             let mut decided = self.read_part(shard)?;
             for query in &mut decided {
                 // One without a score keeps what was decided: it is taken, unless it is vocabulary that was refused.
                 if let Some(score) = query.score {
-                    query.taken = threshold.is_some_and(|lowest| score >= lowest);
+                    let is_found = !by_place || score > NOT_FOUND;
+                    query.taken = is_found && threshold.is_some_and(|lowest| score >= lowest);
                 }
             }
             self.write_part(shard, &decided)?;
@@ -95,13 +96,14 @@ impl Selector<'_> {
     ) -> Result<(Vec<Phrase>, Vec<Decided>), EngineError> {
         let scores = self.scores(shard, round_trip)?;
         let (mut phrases, mut decided) = (Vec::new(), Vec::new());
-        self.each(Dataset::Queries, shard, |batch, i| {
+        each_row(&self.path(Dataset::Queries, shard), |batch, i| {
             let id = text(batch, "query_id", i).unwrap_or_default();
             let is_vocabulary = text(batch, "origin", i) == Some(Origin::Vocabulary.name());
             if is_vocabulary {
                 phrases.push(Phrase {
                     place: decided.len(),
                     text: text(batch, "text", i).unwrap_or_default().to_owned(),
+                    chunk: text(batch, "chunk_id", i).unwrap_or_default().to_owned(),
                 });
             }
             decided.push(Decided {
@@ -129,13 +131,8 @@ impl Selector<'_> {
 
     fn scored(&self, shard: usize, filter: Filter) -> Result<HashMap<String, f32>, EngineError> {
         let mut found = HashMap::new();
-        self.each(Dataset::Scores, shard, |batch, i| {
-            let number = |name: &str| {
-                let column = batch
-                    .column_by_name(name)?
-                    .as_primitive_opt::<Float32Type>()?;
-                column.is_valid(i).then(|| column.value(i))
-            };
+        each_row(&self.path(Dataset::Scores, shard), |batch, i| {
+            let number = |name: &str| float(batch, name, i);
             let score = match filter {
                 Filter::Relevance => number("relevance"),
                 Filter::CrossEncoder => number("cross_encoder"),
@@ -158,12 +155,17 @@ impl Selector<'_> {
         index: Option<&DenseIndex>,
     ) -> Result<HashMap<String, f32>, EngineError> {
         let mut chunks: HashMap<String, Vec<f32>> = HashMap::new();
-        self.each_vector(Dataset::TextVectors, shard, |id, vector| {
+        each_vector(&self.path(Dataset::TextVectors, shard), |id, vector| {
             chunks.insert(id.to_owned(), vector.to_vec());
-            Ok(())
+            Ok::<_, EngineError>(())
         })?;
+        // A model may not normalise.
+        let cosine = |a: &[f32], b: &[f32]| {
+            let lengths = (dot(a, a) * dot(b, b)).sqrt();
+            dot(a, b) / lengths.max(f32::MIN_POSITIVE)
+        };
         let mut scores = HashMap::new();
-        self.each_vector(Dataset::QueryVectors, shard, |id, vector| {
+        each_vector(&self.path(Dataset::QueryVectors, shard), |id, vector| {
             let own = id.rsplit_once('?').map_or(id, |(chunk, _)| chunk);
             let score = match index {
                 Some(index) => {
@@ -171,12 +173,12 @@ impl Selector<'_> {
                     let place = hits
                         .iter()
                         .position(|hit| index.ids().get(hit.row) == Some(own));
-                    Some(-(place.unwrap_or(ROUND_TRIP) as f32))
+                    Some(place.map_or(NOT_FOUND, |place| -(place as f32)))
                 }
-                None => chunks.get(own).map(|chunk| dot(chunk, vector)),
+                None => chunks.get(own).map(|chunk| cosine(chunk, vector)),
             };
             scores.extend(score.map(|score| (id.to_owned(), score)));
-            Ok(())
+            Ok::<_, EngineError>(())
         })?;
         Ok(scores)
     }
@@ -198,12 +200,12 @@ impl Selector<'_> {
         }
     }
 
-    fn part(&self, shard: usize) -> PathBuf {
-        Dataset::Selection.part(self.generation, shard)
+    fn path(&self, dataset: Dataset, shard: usize) -> PathBuf {
+        dataset.part(self.generation, shard)
     }
 
     fn write_part(&self, shard: usize, decided: &[Decided]) -> Result<(), EngineError> {
-        let path = self.part(shard);
+        let path = self.path(Dataset::Selection, shard);
         let schema = schema::schema(Dataset::Selection, &[], (VectorType::F32, 0));
         let columns: Vec<ArrayRef> = vec![
             Arc::new(StringArray::from_iter_values(decided.iter().map(|q| &q.id))),
@@ -222,15 +224,33 @@ impl Selector<'_> {
 
     fn read_part(&self, shard: usize) -> Result<Vec<Decided>, EngineError> {
         let mut decided = Vec::new();
-        self.each(Dataset::Selection, shard, |batch, i| {
-            let scores = batch.column(1).as_primitive::<Float32Type>();
+        each_row(&self.path(Dataset::Selection, shard), |batch, i| {
             decided.push(Decided {
                 id: text(batch, "query_id", i).unwrap_or_default().to_owned(),
-                score: scores.is_valid(i).then(|| scores.value(i)),
-                taken: batch.column(2).as_boolean().value(i),
+                score: float(batch, "score", i),
+                taken: is_taken(batch, i),
             });
         })?;
         Ok(decided)
+    }
+
+    /// The texts of the phrases' chunks.
+    fn texts_of(
+        &self,
+        shard: usize,
+        phrases: &[Phrase],
+    ) -> Result<HashMap<String, String>, EngineError> {
+        let wanted: HashSet<&str> = phrases.iter().map(|p| p.chunk.as_str()).collect();
+        let mut texts = HashMap::new();
+        if !wanted.is_empty() {
+            each_row(&self.path(Dataset::Chunks, shard), |batch, i| {
+                let (id, of) = (text(batch, "chunk_id", i), text(batch, "text", i));
+                if let (Some(id), Some(of)) = (id.filter(|id| wanted.contains(id)), of) {
+                    texts.insert(id.to_owned(), of.to_owned());
+                }
+            })?;
+        }
+        Ok(texts)
     }
 
     /// In how many chunks each word of the vocabulary is.
@@ -240,64 +260,26 @@ impl Selector<'_> {
             return Ok(frequencies);
         }
         for shard in 0..self.shards {
-            self.each(Dataset::Queries, shard, |batch, i| {
+            each_row(&self.path(Dataset::Queries, shard), |batch, i| {
                 if text(batch, "origin", i) == Some(Origin::Vocabulary.name()) {
                     frequencies.want(text(batch, "text", i).unwrap_or_default());
                 }
             })?;
         }
         for shard in 0..self.shards {
-            self.each(Dataset::Chunks, shard, |batch, i| {
+            each_row(&self.path(Dataset::Chunks, shard), |batch, i| {
                 frequencies.count(text(batch, "text", i).unwrap_or_default());
             })?;
         }
         Ok(frequencies)
     }
-
-    /// The rows of a shard's part; none if there is none.
-    fn each(
-        &self,
-        dataset: Dataset,
-        shard: usize,
-        mut visit: impl FnMut(&RecordBatch, usize),
-    ) -> Result<(), EngineError> {
-        let path = dataset.part(self.generation, shard);
-        if !path.exists() {
-            return Ok(());
-        }
-        for batch in read_part(&path)? {
-            let batch = batch.map_err(EngineError::batch(&path))?;
-            (0..batch.num_rows()).for_each(|i| visit(&batch, i));
-        }
-        Ok(())
-    }
-
-    fn each_vector(
-        &self,
-        dataset: Dataset,
-        shard: usize,
-        mut visit: impl FnMut(&str, &[f32]) -> Result<(), EngineError>,
-    ) -> Result<(), EngineError> {
-        let path = dataset.part(self.generation, shard);
-        for batch in read_part(&path)? {
-            let batch = batch.map_err(EngineError::batch(&path))?;
-            let vectors = batch.column(1).as_fixed_size_list();
-            let values =
-                cast(vectors.values(), &DataType::Float32).map_err(EngineError::batch(&path))?;
-            let values = values.as_primitive::<Float32Type>().values();
-            let dim = vectors.value_length() as usize;
-            for (i, id) in batch.column(0).as_string::<i32>().iter().enumerate() {
-                visit(id.unwrap_or_default(), &values[i * dim..(i + 1) * dim])?;
-            }
-        }
-        Ok(())
-    }
 }
 
-/// A phrase of the vocabulary and its query's place.
+/// A phrase of the vocabulary, its query's place, and its chunk.
 struct Phrase {
     place: usize,
     text: String,
+    chunk: String,
 }
 
 /// Document frequencies of the words that are asked for.
@@ -336,15 +318,20 @@ impl Frequencies {
         self.chunks += 1;
     }
 
-    /// Refuses phrases of which no word is in any chunk and in at most [`COMMON`] of them.
-    fn refuse(&self, decided: &mut [Decided], phrases: &[Phrase]) {
+    /// Refuses phrases that have no word which some other chunk has and at most [`COMMON`] of all; `own` are the texts of the
+    /// phrases' chunks.
+    fn refuse(&self, decided: &mut [Decided], phrases: &[Phrase], own: &HashMap<String, String>) {
         let most = (self.chunks as f64 * COMMON).max(1.0) as u64;
         let mut analyzer = self.analyzer.clone();
         for phrase in phrases {
+            let own = own.get(&phrase.chunk).map(String::as_str);
+            let own: HashSet<String> = analyzer::terms(&mut analyzer, own.unwrap_or_default())
+                .into_iter()
+                .collect();
             let terms = analyzer::terms(&mut analyzer, &phrase.text);
             let count = |term: &String| self.counts.get(term).copied().unwrap_or(0);
-            let any = terms.iter().any(|term| (1..=most).contains(&count(term)));
-            decided[phrase.place].taken = any;
+            let mut new = terms.iter().filter(|term| !own.contains(*term));
+            decided[phrase.place].taken = new.any(|term| (1..=most).contains(&count(term)));
         }
     }
 }
@@ -353,36 +340,26 @@ impl Frequencies {
 pub fn lowest(generation: &Path, shards: usize) -> Result<Option<f32>, EngineError> {
     let mut lowest: Option<f32> = None;
     for shard in 0..shards {
-        let path = Dataset::Selection.part(generation, shard);
-        if !path.exists() {
-            continue;
-        }
-        for batch in read_part(&path)? {
-            let batch = batch.map_err(EngineError::batch(&path))?;
-            let scores = batch.column(1).as_primitive::<Float32Type>().iter();
-            let taken = batch.column(2).as_boolean().values().iter();
-            let of_taken = scores
-                .zip(taken)
-                .filter_map(|(score, taken)| score.filter(|_| taken));
-            lowest = lowest.into_iter().chain(of_taken).reduce(f32::min);
-        }
+        each_row(&Dataset::Selection.part(generation, shard), |batch, i| {
+            let score = float(batch, "score", i).filter(|_| is_taken(batch, i));
+            lowest = lowest.into_iter().chain(score).reduce(f32::min);
+        })?;
     }
     Ok(lowest)
 }
 
+fn is_taken(batch: &RecordBatch, i: usize) -> bool {
+    let taken = batch.column_by_name("taken");
+    taken.is_none_or(|taken| taken.as_boolean().value(i))
+}
+
 /// The queries of a shard that the indexes did not take.
 pub fn left_out(generation: &Path, shard: usize) -> Result<HashSet<String>, EngineError> {
-    let path = Dataset::Selection.part(generation, shard);
     let mut left_out = HashSet::new();
-    if !path.exists() {
-        return Ok(left_out);
-    }
-    for batch in read_part(&path)? {
-        let batch = batch.map_err(EngineError::batch(&path))?;
-        let ids = batch.column(0).as_string::<i32>().iter().flatten();
-        let taken = batch.column(2).as_boolean().values();
-        let refused = ids.zip(taken.iter()).filter(|(_, taken)| !taken);
-        left_out.extend(refused.map(|(id, _)| id.to_owned()));
-    }
+    each_row(&Dataset::Selection.part(generation, shard), |batch, i| {
+        if !is_taken(batch, i) {
+            left_out.extend(text(batch, "query_id", i).map(str::to_owned));
+        }
+    })?;
     Ok(left_out)
 }

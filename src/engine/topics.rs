@@ -1,8 +1,8 @@
 //! The topics of a corpus: found once, in a sample of its chunks, and kept from build to build.
 //!
 //! Topics found anew would be others after any change of the corpus, and with them the keywords and queries of every chunk. So
-//! a build takes them over from an earlier one, until the corpus is half or twice what they were found in, or their settings
-//! or model change.
+//! a build takes them over from an earlier one, until the corpus is half or twice what they were found in, most of its documents
+//! are new, or the settings or the model of topics change.
 
 use std::{path::Path, sync::Arc};
 
@@ -15,14 +15,16 @@ use arrow::{
     datatypes::{DataType, Field, Float32Type, UInt64Type},
 };
 
-use super::{EngineError, functions::TEXTS_AT_ONCE, indexes::text, reuse::Source};
+use super::{
+    EngineError, fingerprint::Fingerprints, functions::TEXTS_AT_ONCE, reuse::Source, stage::Stage,
+};
 use crate::{
     expand::topics::{self, Topic, Topics},
     job::{Job, Progress, spec::VectorType},
     model::{Embed, TextKind, Vectors},
     store::{
         Dataset,
-        dataset::{PartWriter, count_rows, read_part},
+        dataset::{PartWriter, each_row, read_part, text},
         progress::Tally,
         schema,
     },
@@ -81,22 +83,54 @@ fn read_with_size(generation: &Path) -> Result<(Topics, u64), EngineError> {
     Ok((Topics(topics), chunks))
 }
 
-/// Writes the topics of the generation being built, those of an earlier one if they still fit.
+/// How many chunks the corpus had that a generation's topics were found in.
+pub fn found_in(generation: &Path) -> Result<u64, EngineError> {
+    Ok(read_with_size(generation)?.1)
+}
+
+/// A corpus as far as it decides whether earlier topics fit it.
+#[derive(Debug, Clone, Copy)]
+pub struct Corpus {
+    pub chunks: u64,
+    pub documents: u64,
+    /// Of the documents, those the earlier build had; None where its chunks were cut otherwise, so that this is not known.
+    pub known: Option<u64>,
+}
+
+impl Corpus {
+    /// Whether topics that were found in so many chunks fit.
+    pub fn fits(&self, found_in: u64) -> bool {
+        let is_alike = self
+            .known
+            .is_none_or(|known| known >= self.documents.div_ceil(2));
+        found_in / 2 <= self.chunks && self.chunks <= found_in * 2 && is_alike
+    }
+}
+
+/// Writes the topics of the generation being built, those of an earlier one if they still fit. `chunks` is what was done to cut
+/// the corpus, and by which fingerprints.
 pub fn write(
     job: &Job,
     (generation, shards): (&Path, usize),
+    (chunks, fingerprints): (&Tally, &Fingerprints),
     sources: &[&Source],
     embedder: &dyn Embed,
     tally: &mut Tally,
     progress: &dyn Progress,
 ) -> Result<(), EngineError> {
-    let mut chunks = 0;
-    for shard in 0..shards {
-        chunks += count_rows(&Dataset::Chunks.part(generation, shard))? as u64;
-    }
+    let (cut, chunks) = (chunks, chunks.rows);
     let earlier = sources.iter().find_map(|source| {
         let (topics, found_in) = read_with_size(&source.folder).ok()?;
-        (found_in / 2 <= chunks && chunks <= found_in * 2).then_some((topics, found_in))
+        let is_cut_alike = [Stage::Intents, Stage::Chunks].into_iter().all(|stage| {
+            let earlier = source.stages.get(stage.name());
+            earlier.map(String::as_str) == Some(fingerprints.of(stage))
+        });
+        let corpus = Corpus {
+            chunks,
+            documents: cut.computed + cut.reused,
+            known: is_cut_alike.then_some(cut.reused),
+        };
+        corpus.fits(found_in).then_some((topics, found_in))
     });
     let (topics, found_in) = match earlier {
         Some(earlier) => {
@@ -134,17 +168,13 @@ fn find(
     let mut texts: Vec<String> = Vec::new();
     let mut row = 0u64;
     for shard in 0..shards {
-        let path = Dataset::Chunks.part(generation, shard);
-        for batch in read_part(&path)? {
-            let batch = batch.map_err(EngineError::batch(&path))?;
-            for i in 0..batch.num_rows() {
-                // Evenly spaced.
-                if (row + 1) * sample / chunks > row * sample / chunks {
-                    texts.push(text(&batch, "text", i).unwrap_or_default().to_owned());
-                }
-                row += 1;
+        each_row(&Dataset::Chunks.part(generation, shard), |batch, i| {
+            // Evenly spaced.
+            if (row + 1) * sample / chunks > row * sample / chunks {
+                texts.push(text(batch, "text", i).unwrap_or_default().to_owned());
             }
-        }
+            row += 1;
+        })?;
     }
     let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
     let mut values = Vec::with_capacity(texts.len() * embedder.dim());
@@ -157,7 +187,8 @@ fn find(
     let vectors = Vectors {
         dim: embedder.dim(),
         values,
-    };
+    }
+    .of_unit_length();
     let found = topics::train(&texts, &vectors, k, job.sparse.language);
     progress.finish();
     found.map_err(EngineError::Topics)

@@ -11,15 +11,15 @@ use crate::{
     text,
 };
 
-use super::topics::{Topics, shares, tells};
+use super::topics::{Topic, Topics, shares, tells};
 
 /// Most keywords of a chunk.
-const MOST: usize = 8;
-/// Topics of a chunk that have to be covered, the largest first.
-const TOPICS: usize = 3;
+const MOST: usize = 10;
+/// Topics of a chunk that are covered, the largest first; the other keywords are what is closest to it as a whole.
+const TOPICS: usize = 6;
 /// Words of a phrase; of three, most are pieces of sentences.
 const PHRASE: usize = 2;
-/// Phrases that are compared; a chunk rarely has more.
+/// Phrases that are compared, evenly spaced in a chunk that has more.
 const CANDIDATES: usize = 128;
 /// Weight of being unlike the keywords chosen before (Carbonell, Goldstein, SIGIR 1998: 1 − λ).
 const DIVERSITY: f32 = 0.6;
@@ -45,9 +45,9 @@ impl Source {
 pub struct Keyword {
     pub text: String,
     pub source: Source,
-    /// The topic that it covers.
+    /// The topic that it is to cover.
     pub topic: Option<u32>,
-    /// Cosine to the chunk; of a topic's word its c-TF-IDF.
+    /// Cosine to the chunk, or to the topic that it is to cover; of a topic's word its c-TF-IDF.
     pub score: f32,
 }
 
@@ -86,12 +86,13 @@ pub fn about(
         })
         .collect();
     let embedded = embedder.embed(&all, TextKind::Document)?;
+    let vectors = embedded.vectors.of_unit_length();
     let mut start = 0;
     let mut rows = |count: usize| {
         let range = start..start + count;
         start = range.end;
-        let dim = embedded.vectors.dim;
-        let values = embedded.vectors.values[range.start * dim..range.end * dim].to_vec();
+        let dim = vectors.dim;
+        let values = vectors.values[range.start * dim..range.end * dim].to_vec();
         let tokens = embedded.tokens[range].iter().sum::<usize>();
         (Vectors { dim, values }, tokens)
     };
@@ -135,16 +136,19 @@ fn parts(text: &str, language: SparseLanguage) -> Parts<'_> {
                 let phrase = &run[run.len() - length..];
                 let edges = tells(&phrase[0]) && tells(&phrase[length - 1]);
                 let phrase = phrase.join(" ");
-                if edges && phrases.len() < CANDIDATES && seen.insert(phrase.clone()) {
+                if edges && seen.insert(phrase.clone()) {
                     phrases.push(phrase);
                 }
             }
         }
     }
+    let all = phrases.len();
+    let spaced = |i: &usize| (i + 1) * CANDIDATES.min(all) / all > i * CANDIDATES.min(all) / all;
+    let phrases = phrases.into_iter().enumerate().filter(|(i, _)| spaced(i));
     Parts {
         sentences,
         words,
-        phrases,
+        phrases: phrases.map(|(_, phrase)| phrase).collect(),
     }
 }
 
@@ -159,67 +163,108 @@ fn mean(vectors: &Vectors) -> Vec<f32> {
     mean
 }
 
-/// A word of each topic first, then phrases by maximal marginal relevance.
+/// A keyword for each topic first, then phrases by maximal marginal relevance.
 fn choose(
     parts: &Parts,
     phrases: &Vectors,
     chunk: &[f32],
     (topics, shares): (&Topics, &[(u32, f32)]),
 ) -> Vec<Keyword> {
-    let mut keywords: Vec<Keyword> = Vec::new();
-    for (topic, _) in shares.iter().take(TOPICS) {
-        let words = &topics.0[*topic as usize].words;
-        let new = |word: &str| keywords.iter().all(|k| k.text != word);
-        let word = words
-            .iter()
-            .find(|(w, _)| parts.words.contains(w) && new(w));
-        keywords.extend(word.map(|(word, weight)| Keyword {
-            text: word.clone(),
-            source: Source::Topic,
-            topic: Some(*topic),
-            score: *weight,
-        }));
-    }
-    let close: Vec<f32> = phrases
-        .values
-        .chunks_exact(phrases.dim)
-        .map(|phrase| dot(phrase, chunk))
-        .collect();
-    // The cosine to the closest keyword chosen so far.
-    let mut alike = vec![0.0f32; close.len()];
-    let mut left: Vec<usize> = (0..close.len()).collect();
-    let overlaps = |a: &str, b: &str| {
-        let holds = |a: &str, b: &str| format!(" {a} ").contains(&format!(" {b} "));
-        holds(a, b) || holds(b, a)
+    let mut chosen = Chosen {
+        parts,
+        phrases,
+        keywords: Vec::new(),
+        alike: vec![0.0; phrases.rows()],
     };
-    while keywords.len() < MOST {
-        left.retain(|i| {
-            keywords
-                .iter()
-                .all(|k| !overlaps(&k.text, &parts.phrases[*i]))
-        });
-        let value = |i: usize| (1.0 - DIVERSITY) * close[i] - DIVERSITY * alike[i];
-        let best = left.iter().copied();
-        let Some(best) = best.reduce(|a, b| if value(b) > value(a) { b } else { a }) else {
+    for (topic, _) in shares.iter().take(TOPICS) {
+        chosen.cover(*topic, &topics.0[*topic as usize]);
+    }
+    let close: Vec<f32> = (0..phrases.rows())
+        .map(|i| dot(phrases.row(i), chunk))
+        .collect();
+    while chosen.keywords.len() < MOST {
+        let value = |i: usize| (1.0 - DIVERSITY) * close[i] - DIVERSITY * chosen.alike[i];
+        let Some(best) = chosen.best(value) else {
             break;
         };
-        keywords.push(Keyword {
-            text: parts.phrases[best].clone(),
-            source: Source::Chunk,
-            topic: None,
-            score: close[best],
-        });
-        for (i, alike) in alike.iter_mut().enumerate() {
-            *alike = alike.max(dot(phrases.row(i), phrases.row(best)));
+        chosen.add_phrase(best, None, close[best]);
+    }
+    chosen.keywords
+}
+
+struct Chosen<'a> {
+    parts: &'a Parts<'a>,
+    phrases: &'a Vectors,
+    keywords: Vec<Keyword>,
+    /// Of each phrase, the cosine to the closest one chosen so far.
+    alike: Vec<f32>,
+}
+
+impl Chosen<'_> {
+    /// The best word of the topic that the chunk has; where it has none, the phrase that is closest to the topic.
+    fn cover(&mut self, number: u32, topic: &Topic) {
+        let is_new = |word: &str| self.keywords.iter().all(|k| !overlaps(&k.text, word));
+        let mut own = topic
+            .words
+            .iter()
+            .filter(|(word, _)| self.parts.words.contains(word));
+        if let Some((word, weight)) = own.find(|(word, _)| is_new(word)) {
+            self.keywords.push(Keyword {
+                text: word.clone(),
+                source: Source::Topic,
+                topic: Some(number),
+                score: *weight,
+            });
+            let phrase = self.parts.phrases.iter().position(|phrase| phrase == word);
+            phrase
+                .into_iter()
+                .for_each(|phrase| self.count_alike(phrase));
+            return;
+        }
+        let cosine = |i: usize| dot(self.phrases.row(i), &topic.centroid);
+        if let Some(best) = self.best(cosine) {
+            let score = cosine(best);
+            self.add_phrase(best, Some(number), score);
         }
     }
-    keywords
+
+    /// The phrase of the greatest value among those that no keyword holds and that hold none; of equal ones the first.
+    fn best(&self, value: impl Fn(usize) -> f32) -> Option<usize> {
+        let is_new = |i: &usize| {
+            let phrase = &self.parts.phrases[*i];
+            self.keywords.iter().all(|k| !overlaps(&k.text, phrase))
+        };
+        let left = (0..self.parts.phrases.len()).filter(is_new);
+        left.reduce(|a, b| if value(b) > value(a) { b } else { a })
+    }
+
+    fn add_phrase(&mut self, phrase: usize, topic: Option<u32>, score: f32) {
+        self.keywords.push(Keyword {
+            text: self.parts.phrases[phrase].clone(),
+            source: Source::Chunk,
+            topic,
+            score,
+        });
+        self.count_alike(phrase);
+    }
+
+    fn count_alike(&mut self, phrase: usize) {
+        let vector = self.phrases.row(phrase);
+        for (i, alike) in self.alike.iter_mut().enumerate() {
+            *alike = alike.max(dot(self.phrases.row(i), vector));
+        }
+    }
+}
+
+/// Whether one phrase holds the other's words, in their order.
+fn overlaps(a: &str, b: &str) -> bool {
+    let holds = |a: &str, b: &str| format!(" {a} ").contains(&format!(" {b} "));
+    holds(a, b) || holds(b, a)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::expand::topics::Topic;
 
     #[test]
     fn phrases_stand_between_stop_words_and_marks() {
@@ -284,6 +329,26 @@ mod tests {
             }
         }
         assert!(chosen.iter().all(|k| k.text != "absent"));
+    }
+
+    #[test]
+    fn a_topic_without_a_word_in_the_chunk_is_covered_by_the_closest_phrase() {
+        let topics = Topics(vec![Topic {
+            label: "absent".into(),
+            words: vec![("absent".into(), 0.9)],
+            size: 1,
+            centroid: vec![0.0, 1.0],
+        }]);
+        let parts = parts("A canal; an ocean.", SparseLanguage::English);
+        assert_eq!(parts.phrases, ["canal", "ocean"]);
+        let phrases = Vectors {
+            dim: 2,
+            values: vec![1.0, 0.0, 0.6, 0.8],
+        };
+        let chosen = choose(&parts, &phrases, &[1.0, 0.0], (&topics, &[(0, 1.0)]));
+        let found: Vec<_> = chosen.iter().map(|k| (k.text.as_str(), k.topic)).collect();
+        assert_eq!(found, [("ocean", Some(0)), ("canal", None)]);
+        assert_eq!((chosen[0].source, chosen[0].score), (Source::Chunk, 0.8));
     }
 
     #[test]

@@ -107,16 +107,20 @@ pub fn list(passage: &str, keywords: &[String], examples: &[Example]) -> Prompt 
     few_shot(LIST_INSTRUCTION, own, built_in, asked)
 }
 
-/// All queries that prompts with these examples show; a generator may repeat one for any passage.
-pub fn shown_queries(examples: &[Example]) -> Vec<&str> {
-    let own = examples.iter().flat_map(|e| {
-        let list = e.queries.iter().map(String::as_str);
-        list.chain([e.question.as_str()])
-    });
-    let built_in = EXAMPLES
-        .iter()
-        .flat_map(|e| e.queries.lines().chain([e.question]));
-    own.chain(built_in).collect()
+/// What the prompts of [`question`], [`list`] and [`vocabulary`] show as answers, for passages other than this: a generator may
+/// repeat one for any passage.
+pub fn shown_answers<'a>(passage: &str, examples: &'a [Example]) -> Vec<&'a str> {
+    let own = || examples.iter().filter(|e| e.passage != passage);
+    let mut shown: Vec<&str> = own().map(|e| e.question.as_str()).collect();
+    shown.extend(own().flat_map(|e| e.queries.iter().map(String::as_str)));
+    if examples.is_empty() {
+        shown.extend(EXAMPLES.iter().map(|e| e.question));
+    }
+    if examples.iter().all(|e| e.queries.is_empty()) {
+        shown.extend(EXAMPLES.iter().flat_map(|e| e.queries.lines()));
+    }
+    shown.extend(EXAMPLES.iter().flat_map(|e| e.vocabulary.lines()));
+    shown
 }
 
 /// The prompt whose continuation is words that the passage lacks.

@@ -1,6 +1,6 @@
 //! Writes the queries that a chunk answers: questions sampled one by one, lists steered by keywords, and words that it lacks.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 
 use super::prompt;
 use crate::{
@@ -92,31 +92,31 @@ fn write_group(
         .iter()
         .map(|c| prompt::passage(c.title, c.text, settings.passage_tokens, generator))
         .collect();
-    let mut requests = Vec::new();
+    let (mut requests, mut origins) = (Vec::new(), Vec::new());
     for (chunk, passage) in chunks.iter().zip(&passages) {
-        if let Ok((passage, _)) = passage {
-            requests.extend(
-                asked(chunk, passage, settings)
-                    .into_iter()
-                    .map(|(_, prompt, sampling)| (prompt, sampling)),
-            );
-        }
+        let asked = passage
+            .as_ref()
+            .map_or(Vec::new(), |(passage, _)| asked(chunk, passage, settings));
+        origins.push(asked.iter().map(|(origin, ..)| *origin).collect::<Vec<_>>());
+        requests.extend(
+            asked
+                .into_iter()
+                .map(|(_, prompt, sampling)| (prompt, sampling)),
+        );
     }
     let mut answers = generator.generate(&requests).into_iter();
-    let shown = prompt::shown_queries(&settings.examples);
-    let shown: Vec<BTreeSet<String>> = shown.into_iter().map(words).collect();
     let missing = || ModelError::Model {
         model: generator.identity().name.clone(),
         message: "gave fewer answers than it was asked for".into(),
     };
     let mut written = Vec::with_capacity(chunks.len());
-    for (chunk, passage) in chunks.iter().zip(passages) {
+    for ((chunk, passage), origins) in chunks.iter().zip(passages).zip(origins) {
+        // All of a chunk's answers are taken, so that the next chunk finds its own.
+        let answer = |origin| (origin, answers.next().unwrap_or_else(|| Err(missing())));
+        let completions: Vec<_> = origins.into_iter().map(answer).collect();
         written.push(passage.and_then(|(passage, truncated)| {
-            let mut completions = Vec::new();
-            for (origin, ..) in asked(chunk, &passage, settings) {
-                // All of a chunk's answers are taken, so that the next chunk finds its own.
-                completions.push((origin, answers.next().unwrap_or_else(|| Err(missing()))));
-            }
+            let shown = prompt::shown_answers(&passage, &settings.examples);
+            let shown: Vec<BTreeSet<String>> = shown.into_iter().map(words).collect();
             gather(chunk, completions, truncated, &shown)
         }));
     }
@@ -173,6 +173,8 @@ fn gather(
         truncated,
         ..Written::default()
     };
+    let mut own = words(chunk.text);
+    own.extend(words(chunk.title.unwrap_or_default()));
     let mut lines: Vec<(Origin, String)> = Vec::new();
     lines.extend(
         chunk
@@ -185,14 +187,13 @@ fn gather(
             written.tokens += completion.tokens;
             lines.extend(finished_lines(&completion).filter_map(|line| {
                 let text = match origin {
-                    Origin::Vocabulary => phrase(line, chunk.text),
+                    Origin::Vocabulary => phrase(line, &own),
                     _ => question::clean(line),
                 };
                 Some((origin, text?))
             }));
         }
     }
-    let own = words(chunk.text);
     let speaks_of_it = |words: &BTreeSet<String>| words.contains(PASSAGE) && !own.contains(PASSAGE);
     let mut seen: Vec<BTreeSet<String>> = Vec::new();
     for (origin, text) in lines {
@@ -229,11 +230,10 @@ fn finished_lines(completion: &Completion) -> impl Iterator<Item = &str> {
     whole.lines()
 }
 
-/// A phrase of the vocabulary, unless the chunk has all of its words.
-fn phrase(line: &str, text: &str) -> Option<String> {
+/// A phrase of the vocabulary, unless all of its words are among the chunk's own.
+fn phrase(line: &str, own: &BTreeSet<String>) -> Option<String> {
     let line: String = line.chars().filter(|c| !c.is_control()).collect();
     let phrase = line.trim().trim_start_matches(['-', '*', '•']).trim();
-    let own: HashSet<String> = words(text).into_iter().collect();
     let new = words(phrase).iter().any(|word| !own.contains(word));
     (new && phrase.chars().count() <= LONGEST_PHRASE).then(|| phrase.to_owned())
 }
@@ -278,7 +278,7 @@ mod tests {
     #[test]
     fn lines_are_gathered_without_repeats_and_cut_ends() {
         let chunk = Chunk {
-            title: None,
+            title: Some("The Northwest Passage"),
             text: "The canal joined two seas.",
             intents: vec!["what did the canal join?"],
             keywords: vec!["two seas".into(), "ships".into()],
@@ -290,7 +290,7 @@ mod tests {
                 false,
             ),
             completion(
-                "canal two seas of the\nBest temperature, wild yeast\nwhat is the passage about?\nwhich two seas did it join?",
+                "canal two seas of the\nBest temperature, wild yeast\nwhich passage is shorter?\nwhich two seas did it join?",
                 true,
             ),
         ];
@@ -315,11 +315,21 @@ mod tests {
             ("intent", "what did the canal join?"),
             ("sample", "which seas did the canal join?"),
             ("keyword", "canal of the two seas"),
+            ("keyword", "which passage is shorter?"),
             ("keyword", "which two seas did it join?"),
             ("vocabulary", "waterway"),
             ("vocabulary", "ship waterway"),
         ];
         assert_eq!(found, wanted);
+        // Where nothing of the chunk's own is called so, the word means the chunk.
+        let untitled = Chunk {
+            title: None,
+            ..chunk
+        };
+        let lines = completion("which passage is shorter?\nhow short is it?", true);
+        let lines = gather(&untitled, vec![(Origin::Keyword, Ok(vec![lines]))], 0, &[]).unwrap();
+        assert_eq!(lines.queries.last().unwrap().text, "how short is it?");
+        assert_eq!(lines.queries.len(), 2);
         assert_eq!(written.queries[2].keywords, ["two seas"]);
         assert_eq!((written.tokens, written.truncated), (35, 3));
     }

@@ -122,10 +122,13 @@ impl Scorer<'_> {
             .enumerate()
             .map(|(i, group)| (prompt(i), texts(group)))
             .collect();
-        for (group, answer) in scores.iter_mut().zip(scorer.score(&requests)) {
+        let answers = scorer.score(&requests);
+        for ((group, answer), (prompt, texts)) in scores.iter_mut().zip(answers).zip(&requests) {
             match answer {
                 Ok(found) => put(group.iter_mut().zip(found.into_iter().map(Ok)), &set),
-                Err(error) => fail(self.generator, group, &error),
+                Err(error @ ModelError::Unavailable { .. }) => fail(self.generator, group, &error),
+                // One by one, so that the error finds its query.
+                Err(_) => put(group.iter_mut().zip(alone(scorer, prompt, texts)), &set),
             }
         }
     }
@@ -142,18 +145,43 @@ impl Scorer<'_> {
                 .iter()
                 .map(|pair| (pair.query, passage.as_str()))
                 .collect();
-            match model.score(&pairs) {
-                Ok(found) => {
-                    let found = found.into_iter().map(Ok);
-                    put(scores.iter_mut().zip(found), |s, logit| {
-                        s.cross_encoder = Some(logit)
-                    });
-                }
-                Err(error) => fail(self.generator, scores, &error),
-            }
+            let found: Vec<Result<f32, ModelError>> = match model.score(&pairs) {
+                Ok(found) => found.into_iter().map(Ok).collect(),
+                Err(_) => pairs
+                    .iter()
+                    .map(|pair| Ok(model.score(&[*pair])?[0]))
+                    .collect(),
+            };
+            put(scores.iter_mut().zip(found), |s, logit| {
+                s.cross_encoder = Some(logit)
+            });
         }
     }
 }
+
+/// Each text's score, asked for by itself.
+fn alone(
+    scorer: &dyn Score,
+    prompt: &Prompt,
+    texts: &[String],
+) -> Vec<Result<LogProb, ModelError>> {
+    let requests: Vec<_> = texts
+        .iter()
+        .map(|text| (prompt.clone(), vec![text.clone()]))
+        .collect();
+    let first = |found: Vec<LogProb>| found.into_iter().next().unwrap_or(NOTHING);
+    scorer
+        .score(&requests)
+        .into_iter()
+        .map(|found| found.map(first))
+        .collect()
+}
+
+/// Of a text without tokens.
+const NOTHING: LogProb = LogProb {
+    sum: 0.0,
+    tokens: 0,
+};
 
 fn relevance(
     scorer: &dyn Score,

@@ -71,19 +71,19 @@ pub fn without_stop_words(name: &str) -> Option<TextAnalyzer> {
     Some(pipeline.build())
 }
 
-/// The words of a text as they are shown, not as they are indexed: lower case, without stop words, not stemmed.
+/// The words of a text as they are shown, not as they are indexed: lower case, without NLTK's stop words (Tantivy's for English
+/// are 33, and "against" none of them), not stemmed.
 pub fn words(language: SparseLanguage) -> TextAnalyzer {
-    let words = TextAnalyzer::builder(SimpleTokenizer::default())
+    let name = name(language);
+    let stop_words = name
+        .split_once('_')
+        .and_then(|(code, _)| stop_words::lookup(code));
+    let stop_words = stop_words.unwrap_or_default().iter().copied();
+    TextAnalyzer::builder(SimpleTokenizer::default())
         .filter(RemoveLongFilter::limit(MAX_TOKEN_BYTES))
-        .filter(LowerCaser);
-    let stop_words = LANGUAGES
-        .iter()
-        .find(|(l, ..)| *l == language)
-        .and_then(|(_, language, _)| StopWordFilter::new(*language));
-    match stop_words {
-        Some(stop_words) => words.filter(stop_words).build(),
-        None => words.build(),
-    }
+        .filter(LowerCaser)
+        .filter(StopWordFilter::remove(stop_words.map(str::to_owned)))
+        .build()
 }
 
 /// The terms of `text` in order.
@@ -104,6 +104,8 @@ mod tests {
         for (language, _, name) in LANGUAGES {
             assert!(tokenizers().get(super::name(language)).is_some(), "{name}");
             assert!(without_stop_words(name).is_some(), "{name}");
+            let code = name.split_once('_').unwrap().0;
+            assert!(stop_words::lookup(code).is_some(), "{name}");
         }
         assert_eq!(name(SparseLanguage::None), "default");
         assert!(without_stop_words("default").is_none());

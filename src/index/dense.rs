@@ -6,7 +6,6 @@
 //! Flat indexes are the same bytes in every build. HNSW links depend on the order in which FAISS's threads insert:
 //! for the same bytes every time, build with `OMP_NUM_THREADS=1`.
 
-use std::borrow::Cow;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -18,6 +17,7 @@ use faiss::index::{Idx, IndexImpl};
 use faiss::{Index, MetricType, index_factory};
 
 use super::ids::Ids;
+use crate::model::unit;
 
 /// Up to here every search compares all vectors: exact, and still a few milliseconds.
 const FLAT_ROWS: usize = 50_000;
@@ -334,23 +334,6 @@ impl DenseIndex {
         let vector = unit(vector, self.dim);
         Some(vector.iter().zip(kept).map(|(a, b)| a * b).sum())
     }
-}
-
-/// Rows of `dim` numbers at length 1. Those within a thousandth of it stay as they are, bit for bit: a model that
-/// normalises has done so. A row of zeros stays one.
-fn unit(vectors: &[f32], dim: usize) -> Cow<'_, [f32]> {
-    let length = |row: &[f32]| row.iter().map(|x| x * x).sum::<f32>().sqrt();
-    let rows = || vectors.chunks(dim.max(1));
-    if rows().all(|row| (length(row) - 1.0).abs() < 1e-3) {
-        return Cow::Borrowed(vectors);
-    }
-    let mut scaled = Vec::with_capacity(vectors.len());
-    for row in rows() {
-        let length = length(row);
-        let factor = if length > 0.0 { length.recip() } else { 1.0 };
-        scaled.extend(row.iter().map(|x| x * factor));
-    }
-    Cow::Owned(scaled)
 }
 
 fn utf8(path: &Path) -> Result<&str, DenseError> {

@@ -120,6 +120,10 @@ fn models(job: &Job, rules: &mut Rules) {
     if let Some(model) = &job.models.generator {
         generator(model, rules);
     }
+    if let Some(model) = &job.models.cross_encoder {
+        let revision = model.revision.as_deref();
+        located("models.cross_encoder", &model.model, revision, rules);
+    }
 }
 
 fn embedder(model: &Embedder, rules: &mut Rules) {
@@ -210,6 +214,8 @@ fn located(section: &str, model: &str, revision: Option<&str>, rules: &mut Rules
 /// More would need more memory than machines have, and say nothing new.
 const MOST_QUERIES: usize = 500;
 
+const MOST_TOPICS: usize = 10_000;
+
 fn questions(job: &Job, rules: &mut Rules) {
     let (intents, expand) = (&job.intents, &job.expand);
     rules.at_least_one("intents.section_tokens", intents.section_tokens);
@@ -227,6 +233,11 @@ fn questions(job: &Job, rules: &mut Rules) {
             "and `expand.lists` must be at most {MOST_QUERIES}; all of a chunk are written at once"
         ),
     );
+    rules.require(
+        expand.topics.is_none_or(|topics| topics <= MOST_TOPICS),
+        "expand.topics",
+        &format!("must be at most {MOST_TOPICS}; a sample of the chunks is held for them"),
+    );
     rules.at_least_one("expand.list_tokens", expand.list_tokens);
     rules.not_negative("expand.temperature", expand.temperature);
     rules.share("expand.top_p", expand.top_p);
@@ -240,7 +251,10 @@ fn questions(job: &Job, rules: &mut Rules) {
     }
     rules.require(
         job.models.cross_encoder.is_some() || !expand.scores().contains(&Scored::CrossEncoder),
-        "expand.scores",
+        match expand.filter {
+            Filter::CrossEncoder => "expand.filter",
+            _ => "expand.scores",
+        },
         "needs a cross-encoder: add [models.cross_encoder], or choose other scores and another `expand.filter`",
     );
     let of_vectors = matches!(expand.filter, Filter::Cosine | Filter::RoundTrip);

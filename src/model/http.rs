@@ -94,10 +94,7 @@ impl HttpGenerator {
     /// model doubts: llama-cpp-python 0.3 returns each token's probability of following itself.
     pub fn can_score(&self) -> Result<bool, ModelError> {
         let refuse = |why: &str| {
-            tracing::warn!(
-                "{}: cannot score ({why}); all generated questions will be indexed, whatever expand.keep says",
-                self.identity.name
-            );
+            tracing::warn!("{}: cannot score queries ({why})", self.identity.name);
             Ok(false)
         };
         let ask = || match self.echo(CERTAIN.concat().as_str(), CERTAIN[0].len()) {

@@ -14,7 +14,7 @@ pub mod tokenizer;
 #[path = "../../tests/common/tiny.rs"]
 pub mod tiny;
 
-use std::path::PathBuf;
+use std::{borrow::Cow, path::PathBuf};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -57,9 +57,38 @@ impl Vectors {
         self.values.len() / self.dim.max(1)
     }
 
+    /// With rows of length 1, as [`unit`] has it: a model may not normalise, and cosines are products of such rows.
+    pub fn of_unit_length(self) -> Self {
+        let values = match unit(&self.values, self.dim) {
+            Cow::Borrowed(_) => None,
+            Cow::Owned(scaled) => Some(scaled),
+        };
+        Self {
+            dim: self.dim,
+            values: values.unwrap_or(self.values),
+        }
+    }
+
     pub fn row(&self, i: usize) -> &[f32] {
         &self.values[i * self.dim..(i + 1) * self.dim]
     }
+}
+
+/// Rows of `dim` numbers at length 1. Those within a thousandth of it stay as they are, bit for bit: a model that
+/// normalises has done so. A row of zeros stays one.
+pub fn unit(vectors: &[f32], dim: usize) -> Cow<'_, [f32]> {
+    let length = |row: &[f32]| row.iter().map(|x| x * x).sum::<f32>().sqrt();
+    let rows = || vectors.chunks(dim.max(1));
+    if rows().all(|row| (length(row) - 1.0).abs() < 1e-3) {
+        return Cow::Borrowed(vectors);
+    }
+    let mut scaled = Vec::with_capacity(vectors.len());
+    for row in rows() {
+        let length = length(row);
+        let factor = if length > 0.0 { length.recip() } else { 1.0 };
+        scaled.extend(row.iter().map(|x| x * factor));
+    }
+    Cow::Owned(scaled)
 }
 
 /// What `embed` returns: a vector per text, in order, and how much of each text was cut.

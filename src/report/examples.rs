@@ -4,12 +4,12 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
-use arrow::array::{Array, AsArray, RecordBatch};
-use arrow::datatypes::{Float32Type, UInt32Type};
+use arrow::array::AsArray;
+use arrow::datatypes::UInt32Type;
 
 use crate::expand::queries::Origin;
 use crate::job::spec::Example;
-use crate::store::dataset::read_part;
+use crate::store::dataset::{each_row, float, text};
 use crate::store::{Dataset, StoreError};
 
 /// Length of a passage that is worth showing, in tokens of the embedder: every prompt has it.
@@ -19,9 +19,12 @@ const LIST: usize = 4;
 
 /// The best examples of the generation, at most one of a topic, best first.
 pub fn best(generation: &Path, count: usize) -> Result<Vec<Example>, ExamplesError> {
-    let mut of_topics: BTreeMap<u32, (f32, Example)> = BTreeMap::new();
+    let mut of_topics: BTreeMap<Topic, (f32, Example)> = BTreeMap::new();
+    let mut any = false;
     for shard in 0..Dataset::Chunks.parts(generation)?.len() {
-        for (topic, value, example) in of_shard(generation, shard)? {
+        let queries = queries(generation, shard)?;
+        any |= !queries.is_empty();
+        for (topic, value, example) in of_shard(generation, shard, queries)? {
             let best = of_topics
                 .get(&topic)
                 .map_or(f32::NEG_INFINITY, |best| best.0);
@@ -30,11 +33,25 @@ pub fn best(generation: &Path, count: usize) -> Result<Vec<Example>, ExamplesErr
             }
         }
     }
+    if !any {
+        return Err(ExamplesError::NoScores);
+    }
     let mut all: Vec<(f32, Example)> = of_topics.into_values().collect();
     all.sort_by(|a, b| b.0.total_cmp(&a.0));
     all.truncate(count);
     Ok(all.into_iter().map(|(_, example)| example).collect())
 }
+
+/// What an example stands for.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Topic {
+    Of(u32),
+    /// Of a corpus without topics, where each chunk is one of its own.
+    Chunk(String),
+}
+
+/// The queries of each chunk that have a gain.
+type Queries = HashMap<String, Vec<Scored>>;
 
 /// A query with its gain.
 struct Scored {
@@ -44,17 +61,21 @@ struct Scored {
 }
 
 /// Every example of a shard, with its topic and how good it is.
-fn of_shard(generation: &Path, shard: usize) -> Result<Vec<(u32, f32, Example)>, ExamplesError> {
-    let mut queries = queries(generation, shard)?;
+fn of_shard(
+    generation: &Path,
+    shard: usize,
+    mut queries: Queries,
+) -> Result<Vec<(Topic, f32, Example)>, ExamplesError> {
     let about = about(generation, shard)?;
     let mut examples = Vec::new();
-    each(generation, Dataset::Chunks, shard, |batch, i| {
+    each_row(&Dataset::Chunks.part(generation, shard), |batch, i| {
         let tokens = batch.column_by_name("tokens");
         let tokens = tokens.map_or(0, |c| c.as_primitive::<UInt32Type>().value(i));
         let Some(id) = text(batch, "chunk_id", i).filter(|_| TOKENS.contains(&tokens)) else {
             return;
         };
         let (topic, keywords) = about.get(id).cloned().unwrap_or_default();
+        let topic = topic.map_or_else(|| Topic::Chunk(id.to_owned()), Topic::Of);
         let mut of_chunk = queries.remove(id).unwrap_or_default();
         of_chunk.sort_by(|a, b| b.gain.total_cmp(&a.gain));
         let of = |origin: Origin| of_chunk.iter().filter(move |q| q.origin == origin.name());
@@ -77,22 +98,16 @@ fn of_shard(generation: &Path, shard: usize) -> Result<Vec<(u32, f32, Example)>,
 }
 
 /// The scored queries of a shard, by chunk.
-fn queries(generation: &Path, shard: usize) -> Result<HashMap<String, Vec<Scored>>, ExamplesError> {
-    if !Dataset::Scores.part(generation, shard).exists() {
-        return Err(ExamplesError::NoScores);
-    }
+fn queries(generation: &Path, shard: usize) -> Result<Queries, ExamplesError> {
     let mut gains = HashMap::new();
-    each(generation, Dataset::Scores, shard, |batch, i| {
-        let column = batch
-            .column_by_name("gain")
-            .map(|c| c.as_primitive::<Float32Type>());
-        let gain = column.filter(|c| c.is_valid(i)).map(|c| c.value(i));
+    each_row(&Dataset::Scores.part(generation, shard), |batch, i| {
+        let gain = float(batch, "gain", i);
         if let (Some(id), Some(gain)) = (text(batch, "query_id", i), gain) {
             gains.insert(id.to_owned(), gain);
         }
     })?;
-    let mut queries: HashMap<String, Vec<Scored>> = HashMap::new();
-    each(generation, Dataset::Queries, shard, |batch, i| {
+    let mut queries = Queries::new();
+    each_row(&Dataset::Queries.part(generation, shard), |batch, i| {
         let column = |name| text(batch, name, i).unwrap_or_default().to_owned();
         if let Some(&gain) = gains.get(&column("query_id")) {
             let of_chunk = queries.entry(column("chunk_id")).or_default();
@@ -110,12 +125,9 @@ fn queries(generation: &Path, shard: usize) -> Result<HashMap<String, Vec<Scored
 fn about(
     generation: &Path,
     shard: usize,
-) -> Result<HashMap<String, (u32, Vec<String>)>, ExamplesError> {
+) -> Result<HashMap<String, (Option<u32>, Vec<String>)>, ExamplesError> {
     let mut about = HashMap::new();
-    if !Dataset::ChunkTopics.part(generation, shard).exists() {
-        return Ok(about);
-    }
-    each(generation, Dataset::ChunkTopics, shard, |batch, i| {
+    each_row(&Dataset::ChunkTopics.part(generation, shard), |batch, i| {
         let list = |name| {
             batch
                 .column_by_name(name)
@@ -127,35 +139,13 @@ fn about(
         let topics = topics.as_struct().column(0).as_primitive::<UInt32Type>();
         let keywords = keywords.as_struct().column(0).as_string::<i32>();
         let keywords = keywords.iter().flatten().map(str::to_owned).collect();
-        let topic = topics.values().first().copied().unwrap_or_default();
+        let topic = topics.values().first().copied();
         about.insert(
             text(batch, "chunk_id", i).unwrap_or_default().to_owned(),
             (topic, keywords),
         );
     })?;
     Ok(about)
-}
-
-fn each(
-    generation: &Path,
-    dataset: Dataset,
-    shard: usize,
-    mut visit: impl FnMut(&RecordBatch, usize),
-) -> Result<(), ExamplesError> {
-    let path = dataset.part(generation, shard);
-    for batch in read_part(&path)? {
-        let batch = batch.map_err(|source| ExamplesError::Batch {
-            path: path.display().to_string(),
-            source,
-        })?;
-        (0..batch.num_rows()).for_each(|i| visit(&batch, i));
-    }
-    Ok(())
-}
-
-fn text<'a>(batch: &'a RecordBatch, column: &str, i: usize) -> Option<&'a str> {
-    let column = batch.column_by_name(column)?.as_string_opt::<i32>()?;
-    column.is_valid(i).then(|| column.value(i))
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -166,9 +156,4 @@ pub enum ExamplesError {
     NoScores,
     #[error(transparent)]
     Store(#[from] StoreError),
-    #[error("{path}: {source}")]
-    Batch {
-        path: String,
-        source: arrow::error::ArrowError,
-    },
 }

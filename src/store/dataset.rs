@@ -5,10 +5,15 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use arrow::{array::RecordBatch, datatypes::SchemaRef};
+use arrow::{
+    array::{Array, AsArray, RecordBatch},
+    compute::cast,
+    datatypes::{DataType, Float32Type, SchemaRef},
+    error::ArrowError,
+};
 use parquet::{
     arrow::{
-        ArrowWriter,
+        ArrowWriter, ProjectionMask,
         arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder},
     },
     basic::{Compression, ZstdLevel},
@@ -124,6 +129,72 @@ pub fn parts(folder: &Path) -> Result<Vec<PathBuf>, StoreError> {
     }
     parts.sort();
     Ok(parts)
+}
+
+/// Row `i` of a column of texts; None where it is null or there is no such column.
+pub fn text<'a>(batch: &'a RecordBatch, column: &str, i: usize) -> Option<&'a str> {
+    let column = batch.column_by_name(column)?.as_string_opt::<i32>()?;
+    column.is_valid(i).then(|| column.value(i))
+}
+
+/// Row `i` of a column of single floats; None where it is null or there is no such column.
+pub fn float(batch: &RecordBatch, column: &str, i: usize) -> Option<f32> {
+    let column = batch.column_by_name(column)?;
+    let column = column.as_primitive_opt::<Float32Type>()?;
+    column.is_valid(i).then(|| column.value(i))
+}
+
+/// Visits every row of a part; none if there is no such part.
+pub fn each_row(path: &Path, mut visit: impl FnMut(&RecordBatch, usize)) -> Result<(), StoreError> {
+    if !path.exists() {
+        return Ok(());
+    }
+    for batch in read_part(path)? {
+        let batch = batch.map_err(unreadable(path))?;
+        (0..batch.num_rows()).for_each(|i| visit(&batch, i));
+    }
+    Ok(())
+}
+
+/// The texts of one column of a part, without reading the others.
+pub fn column_of_texts(path: &Path, column: &str) -> Result<Vec<String>, StoreError> {
+    let file = File::open(path).map_err(StoreError::io(path))?;
+    let builder =
+        ParquetRecordBatchReaderBuilder::try_new(file).map_err(StoreError::parquet(path))?;
+    let mask = ProjectionMask::columns(builder.parquet_schema(), [column]);
+    let batches = builder.with_projection(mask).build();
+    let mut texts = Vec::new();
+    for batch in batches.map_err(StoreError::parquet(path))? {
+        let batch = batch.map_err(unreadable(path))?;
+        let rows = 0..batch.num_rows();
+        texts.extend(rows.map(|i| text(&batch, column, i).unwrap_or_default().to_owned()));
+    }
+    Ok(texts)
+}
+
+/// Visits every row of a part of vectors: its id, and the vector.
+pub fn each_vector<E: From<StoreError>>(
+    path: &Path,
+    mut visit: impl FnMut(&str, &[f32]) -> Result<(), E>,
+) -> Result<(), E> {
+    for batch in read_part(path)? {
+        let batch = batch.map_err(unreadable(path))?;
+        let vectors = batch.column(1).as_fixed_size_list();
+        let values = cast(vectors.values(), &DataType::Float32).map_err(unreadable(path))?;
+        let values = values.as_primitive::<Float32Type>().values();
+        let dim = vectors.value_length() as usize;
+        for (i, id) in batch.column(0).as_string::<i32>().iter().enumerate() {
+            visit(id.unwrap_or_default(), &values[i * dim..(i + 1) * dim])?;
+        }
+    }
+    Ok(())
+}
+
+fn unreadable(path: &Path) -> impl Fn(ArrowError) -> StoreError + '_ {
+    move |error| StoreError::Invalid {
+        path: path.to_owned(),
+        message: error.to_string(),
+    }
 }
 
 /// Writes one part under a temporary name; [`finish`](PartWriter::finish) gives it its own.

@@ -83,8 +83,8 @@ pub fn share_fields() -> Fields {
     .into()
 }
 
-/// A keyword: `source` is `chunk` (a phrase of it; `score` is its cosine to the chunk) or `topic` (a word of one of its
-/// topics; `score` is its c-TF-IDF).
+/// A keyword: `source` is `chunk` (a phrase of it; `score` is its cosine to the chunk, or to the topic that it is to cover) or
+/// `topic` (a word of one of its topics; `score` is its c-TF-IDF).
 pub fn keyword_fields() -> Fields {
     vec![
         required("text", DataType::Utf8),

@@ -75,41 +75,64 @@ fn are_tiled() {
         prop::sample::select(ChunkMethod::value_variants()),
         (1usize..60, 1usize..60, 0usize..30, 1usize..8),
     );
-    let (cases, chunked) = campaign(
-        &inputs,
-        |(text, intents, method, (cap, target, overlap, most))| {
-            let analysis = analyse(&text);
-            let sentences: Vec<_> = analysis.sentences.iter().map(|s| s.start..s.end).collect();
-            assert_tiles(&text, &sentences, false)?;
-            let params = spec::Chunk {
-                method,
-                max_tokens: Some(cap),
-                target_tokens: target,
-                overlap_tokens: overlap,
-                max_sentences: most,
-                ..spec::Chunk::default()
-            };
-            let chunks = match chunk(&text, &intents, &params, &embedder) {
-                Ok(chunked) => chunked.chunks,
-                // A character of more tokens than the cap: such a document goes to quarantine.
-                Err(ChunkError::Character { .. }) => return Ok(false),
-                Err(error) => return Err(TestCaseError::fail(error.to_string())),
-            };
-            let mut bytes: Vec<usize> = text.char_indices().map(|(byte, _)| byte).collect();
-            bytes.push(text.len());
-            let spans: Vec<_> = chunks
-                .iter()
-                .map(|c| bytes[c.start]..bytes[c.end])
-                .collect();
-            for (chunk, span) in chunks.iter().zip(&spans) {
-                prop_assert_eq!(&chunk.text, &text[span.clone()]);
-                prop_assert!(chunk.tokens <= cap);
-            }
-            assert_tiles(&text, &spans, method == ChunkMethod::Sliding)?;
-            Ok(!spans.is_empty())
-        },
-    );
+    let (cases, chunked) = campaign(&inputs, |(text, intents, method, sizes)| {
+        is_tiled(&text, &intents, method, sizes, &embedder)
+    });
     println!("{cases} texts: {chunked} have chunks, which tile them, no panic");
+}
+
+/// What random texts are seldom: characters that the tokenizer drops, and nothing else.
+#[test]
+fn texts_without_tokens_are_tiled() {
+    let folder = tempfile::tempdir().unwrap();
+    tiny::embedder(folder.path(), "");
+    let embedder = embedder(folder.path());
+    for text in ["\0", "\0\n\n\0", "# \0\n\n\0. \0.", "\u{202e}"] {
+        for &method in ChunkMethod::value_variants() {
+            for intents in [vec![], vec!["why?".to_owned()]] {
+                is_tiled(text, &intents, method, (1, 1, 0, 1), &embedder).unwrap();
+            }
+        }
+    }
+}
+
+/// Cuts a text and checks the spans: whether there are any. `sizes`: cap and target in tokens, overlap, sentences at most.
+fn is_tiled(
+    text: &str,
+    intents: &[String],
+    method: ChunkMethod,
+    (cap, target, overlap, most): (usize, usize, usize, usize),
+    embedder: &BertEmbedder,
+) -> Result<bool, TestCaseError> {
+    let analysis = analyse(text);
+    let sentences: Vec<_> = analysis.sentences.iter().map(|s| s.start..s.end).collect();
+    assert_tiles(text, &sentences, false)?;
+    let params = spec::Chunk {
+        method,
+        max_tokens: Some(cap),
+        target_tokens: target,
+        overlap_tokens: overlap,
+        max_sentences: most,
+        ..spec::Chunk::default()
+    };
+    let chunks = match chunk(text, intents, &params, embedder) {
+        Ok(chunked) => chunked.chunks,
+        // A character of more tokens than the cap: such a document goes to quarantine.
+        Err(ChunkError::Character { .. }) => return Ok(false),
+        Err(error) => return Err(TestCaseError::fail(error.to_string())),
+    };
+    let mut bytes: Vec<usize> = text.char_indices().map(|(byte, _)| byte).collect();
+    bytes.push(text.len());
+    let spans: Vec<_> = chunks
+        .iter()
+        .map(|c| bytes[c.start]..bytes[c.end])
+        .collect();
+    for (chunk, span) in chunks.iter().zip(&spans) {
+        prop_assert_eq!(&chunk.text, &text[span.clone()]);
+        prop_assert!(chunk.tokens <= cap);
+    }
+    assert_tiles(text, &spans, method == ChunkMethod::Sliding)?;
+    Ok(!spans.is_empty())
 }
 
 fn embedder(folder: &Path) -> BertEmbedder {

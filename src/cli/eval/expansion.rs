@@ -12,6 +12,7 @@ use crate::{
         expansion::{
             embedding::Embedding,
             expanded::Expanded,
+            filters::complete,
             measure,
             report::{write_parquet, write_table},
             sample::write_sample,
@@ -66,7 +67,7 @@ pub fn run(args: &EvalExpansionArgs) -> anyhow::Result<ExitStatus> {
     };
     let generation = generation(&args.index)?;
     let half = args.half.filter(|_| by == By::Span);
-    let expanded = Expanded::read(&generation, half)?;
+    let mut expanded = Expanded::read(&generation, half)?;
     let mut out = std::io::stdout().lock();
     if let Some(n) = args.sample {
         write_sample(&mut out, &expanded, n)?;
@@ -75,6 +76,7 @@ pub fn run(args: &EvalExpansionArgs) -> anyhow::Result<ExitStatus> {
     let set = Set::read(&args.set, by, args.half, &expanded)?;
     let embedder = embedder(args.model.as_deref().unwrap_or_default())?;
     let embedding = Embedding::read(&generation, &expanded, embedder.dim())?;
+    complete(&mut expanded, &embedding);
     let outcome = measure(&expanded, &embedding, &set, &*embedder)?;
     let half = args.half.map_or("all", Half::name);
     writeln!(

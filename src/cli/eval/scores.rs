@@ -68,7 +68,10 @@ pub fn run(args: &EvalScoresArgs) -> anyhow::Result<ExitStatus> {
         .iter()
         .map(|case| case.question.text.as_str())
         .collect();
-    let vectors = embedder.embed(&texts, TextKind::Query)?.vectors;
+    let vectors = embedder
+        .embed(&texts, TextKind::Query)?
+        .vectors
+        .of_unit_length();
     let cosines = cases.iter().enumerate().flat_map(|(i, case)| {
         let chunks = [case.own].into_iter().chain(case.others.iter().copied());
         let cosine = |chunk| dot(embedding.texts.row(chunk), vectors.row(i));

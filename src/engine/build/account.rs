@@ -116,16 +116,19 @@ impl Build<'_> {
             .as_ref()
             .is_some_and(|g| g.server.is_some());
         let generated = server && needs_generator(self.job) && dataset != Dataset::Documents;
-        let by_topics = [
-            Dataset::Topics,
-            Dataset::ChunkTopics,
-            Dataset::Queries,
-            Dataset::QueryVectors,
+        let before_topics = [
+            Dataset::Documents,
+            Dataset::Intents,
+            Dataset::Chunks,
+            Dataset::TextVectors,
+            Dataset::IntentOutcomes,
+            Dataset::ChunkOutcomes,
+            Dataset::TextVectorOutcomes,
         ];
         let earlier = self.building.journal.total(topics::STAGE).reused > 0;
-        if earlier && by_topics.contains(&dataset) {
+        if earlier && !before_topics.contains(&dataset) {
             return Determinism::no(
-                "the topics are those of an earlier build, when the corpus was another",
+                "the topics are those of an earlier build, whose corpus may have been another",
             );
         }
         match (generated, self.models.device().as_str()) {

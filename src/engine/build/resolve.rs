@@ -13,10 +13,11 @@ use super::{Outcome, Summary};
 use crate::{
     corpus::{self, CorpusScan},
     engine::{
-        EngineError, failures, fingerprint::Fingerprints, ingest, models::Models, stage::Stage,
+        EngineError, failures, fingerprint::Fingerprints, functions::CANNOT_SCORE, ingest,
+        models::Models, stage::Stage,
     },
     index::dense,
-    job::Job,
+    job::{Job, spec::Scored},
     store::{generation::Published, manifest, progress::Tally},
 };
 
@@ -49,7 +50,22 @@ pub fn start_threads(threads: usize) {
 
 /// The job's models and what its stages' rows depend on.
 pub fn identify(job: &Job) -> Result<(Models, Fingerprints), EngineError> {
-    let models = Models::find(&job.models, needs_generator(job))?;
+    let mut settings = job.models.clone();
+    if !job.expand.scores().contains(&Scored::CrossEncoder) {
+        settings.cross_encoder = None;
+    }
+    let models = Models::find(&settings, needs_generator(job))?;
+    // Before anything is written.
+    if stages(job).contains(&Stage::Scores)
+        && job
+            .expand
+            .scores()
+            .iter()
+            .any(|s| *s != Scored::CrossEncoder)
+        && !models.can_score()?
+    {
+        return Err(EngineError::Refused(CANNOT_SCORE.into()));
+    }
     check_factory(job, &models)?;
     let fingerprints = Fingerprints::new(
         job,

@@ -1,8 +1,7 @@
 use std::sync::Arc;
 
 use arrow::{
-    array::{ArrayRef, Float32Array, ListArray, StructArray, UInt32Array, UInt64Array},
-    buffer::OffsetBuffer,
+    array::{ArrayRef, Float32Array, StructArray, UInt32Array, UInt64Array},
     datatypes::{DataType, Field, Fields},
     error::ArrowError,
 };
@@ -46,12 +45,12 @@ impl Chunks {
             Field::new("start", DataType::UInt64, false),
             Field::new("end", DataType::UInt64, false),
             Field::new("text", DataType::Utf8, false),
-            Field::new("headings", required_list(DataType::Utf8), false),
+            Field::new("headings", outcome::required_list(DataType::Utf8), false),
             Field::new("sentences", DataType::UInt32, false),
             Field::new("tokens", DataType::UInt32, false),
             Field::new(
                 "intents",
-                required_list(DataType::Struct(served_fields())),
+                outcome::required_list(DataType::Struct(served_fields())),
                 false,
             ),
             Field::new("language", DataType::Utf8, false),
@@ -138,10 +137,6 @@ fn outcome(chunked: &Chunked) -> Outcome {
     }
 }
 
-fn required_list(item: DataType) -> DataType {
-    DataType::List(Arc::new(Field::new("item", item, false)))
-}
-
 fn list(rows: &[Chunked]) -> Result<ArrayRef, ArrowError> {
     let flat = || rows.iter().flat_map(|r| &r.chunks);
     let languages = rows
@@ -169,26 +164,13 @@ fn list(rows: &[Chunked]) -> Result<ArrayRef, ArrowError> {
         wide(|c| c.start),
         wide(|c| c.end),
         Arc::new(strings(flat().map(|c| c.text.as_str()))),
-        inner_list(flat().map(|c| c.headings.len()), Arc::new(headings))?,
+        outcome::list_of(flat().map(|c| c.headings.len()), Arc::new(headings))?,
         narrow(|c| c.sentences),
         narrow(|c| c.tokens),
-        inner_list(flat().map(|c| c.intents.len()), Arc::new(intents))?,
+        outcome::list_of(flat().map(|c| c.intents.len()), Arc::new(intents))?,
         Arc::new(strings(languages)),
     ];
     let values = StructArray::try_new(Chunks::row_fields(), columns, None)?;
     let lengths: Vec<usize> = rows.iter().map(|r| r.chunks.len()).collect();
     outcome::lists(&lengths, values)
-}
-
-fn inner_list(
-    lengths: impl Iterator<Item = usize>,
-    values: ArrayRef,
-) -> Result<ArrayRef, ArrowError> {
-    let item = Arc::new(Field::new("item", values.data_type().clone(), false));
-    Ok(Arc::new(ListArray::try_new(
-        item,
-        OffsetBuffer::from_lengths(lengths),
-        values,
-        None,
-    )?))
 }

@@ -1,15 +1,12 @@
 use std::sync::Arc;
 
 use arrow::{
-    array::{Array, ArrayRef, Float32Array, ListArray, StructArray, UInt32Array},
-    buffer::OffsetBuffer,
+    array::{ArrayRef, AsArray, Float32Array, StructArray, UInt32Array},
     datatypes::{DataType, Field, Fields},
     error::ArrowError,
 };
 
-use super::{
-    MapStage, Settings, fatal, outcome, outcome::Outcome, strings, text_at, titles_and_texts,
-};
+use super::{MapStage, Settings, fatal, outcome, outcome::Outcome, strings, text_at};
 use crate::{
     engine::{
         fingerprint::{self, Key},
@@ -27,7 +24,7 @@ use crate::{
 /// Chunks whose sentences and phrases are embedded in one call.
 const CHUNKS_AT_ONCE: usize = 64;
 
-/// `keywords(title, text)`: the topics of a chunk and their shares, and what steers its queries.
+/// `keywords(text)`: the topics of a chunk and their shares, and what steers its queries.
 pub struct Keywords {
     topics: Topics,
     /// The stage's, and that of the topics, which the corpus decides.
@@ -50,10 +47,7 @@ impl Keywords {
     }
 
     fn row_fields() -> Fields {
-        let list = |fields: Fields| {
-            let item = Field::new("item", DataType::Struct(fields), false);
-            DataType::List(Arc::new(item))
-        };
+        let list = |fields: Fields| outcome::required_list(DataType::Struct(fields));
         vec![
             Field::new("topics", list(share_fields()), false),
             Field::new("keywords", list(keyword_fields()), false),
@@ -72,7 +66,7 @@ impl MapStage for Keywords {
     }
 
     fn arguments(&self) -> Vec<DataType> {
-        vec![DataType::Utf8, DataType::Utf8]
+        vec![DataType::Utf8]
     }
 
     fn value(&self) -> DataType {
@@ -80,9 +74,8 @@ impl MapStage for Keywords {
     }
 
     fn key(&self, arguments: &[ArrayRef], i: usize) -> Key {
-        let [titles, texts] = titles_and_texts(arguments);
-        let parts = [text_at(titles, i), text_at(texts, i)];
-        fingerprint::key(&self.fingerprint, parts)
+        let text = text_at(arguments[0].as_string(), i);
+        fingerprint::key(&self.fingerprint, [text])
     }
 
     fn run(
@@ -90,7 +83,7 @@ impl MapStage for Keywords {
         arguments: &[ArrayRef],
         keys: &[Key],
     ) -> Result<(Vec<Outcome>, ArrayRef), ArrowError> {
-        let [_, texts] = titles_and_texts(arguments);
+        let texts = arguments[0].as_string();
         let embedder = self.models.embedder().map_err(fatal)?;
         let about =
             |texts: &[&str]| keywords::about(texts, &self.topics, self.language, &*embedder);
@@ -132,39 +125,22 @@ fn list(rows: &[Option<About>]) -> Result<ArrayRef, ArrowError> {
         Arc::new(UInt32Array::from_iter_values(shares().map(|s| s.0))),
         Arc::new(Float32Array::from_iter_values(shares().map(|s| s.1))),
     ];
-    let keywords = || there().flat_map(|about| &about.keywords);
+    let chosen = || there().flat_map(|about| &about.keywords);
     let source = |k: &Keyword| k.source.name();
     let keywords: Vec<ArrayRef> = vec![
-        Arc::new(strings(keywords().map(|k| k.text.as_str()))),
-        Arc::new(strings(keywords().map(source))),
-        Arc::new(UInt32Array::from_iter(keywords().map(|k| k.topic))),
-        Arc::new(Float32Array::from_iter_values(keywords().map(|k| k.score))),
+        Arc::new(strings(chosen().map(|k| k.text.as_str()))),
+        Arc::new(strings(chosen().map(source))),
+        Arc::new(UInt32Array::from_iter(chosen().map(|k| k.topic))),
+        Arc::new(Float32Array::from_iter_values(chosen().map(|k| k.score))),
     ];
+    let shares = StructArray::try_new(share_fields(), shares, None)?;
+    let keywords = StructArray::try_new(keyword_fields(), keywords, None)?;
+    let lengths = |of: fn(&About) -> usize| there().map(of);
     let columns = vec![
-        inner_list(there().map(|a| a.topics.len()), share_fields(), shares)?,
-        inner_list(
-            there().map(|a| a.keywords.len()),
-            keyword_fields(),
-            keywords,
-        )?,
+        outcome::list_of(lengths(|about| about.topics.len()), Arc::new(shares))?,
+        outcome::list_of(lengths(|about| about.keywords.len()), Arc::new(keywords))?,
     ];
     let values = StructArray::try_new(Keywords::row_fields(), columns, None)?;
     let lengths: Vec<usize> = rows.iter().map(|row| usize::from(row.is_some())).collect();
     outcome::lists(&lengths, values)
-}
-
-fn inner_list(
-    lengths: impl Iterator<Item = usize>,
-    fields: Fields,
-    columns: Vec<ArrayRef>,
-) -> Result<ArrayRef, ArrowError> {
-    let rows = StructArray::try_new(fields, columns, None)?;
-    let item = Arc::new(Field::new("item", rows.data_type().clone(), false));
-    let offsets = OffsetBuffer::from_lengths(lengths);
-    Ok(Arc::new(ListArray::try_new(
-        item,
-        offsets,
-        Arc::new(rows),
-        None,
-    )?))
 }

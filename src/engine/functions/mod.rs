@@ -1,5 +1,5 @@
 //! The map stages as DataFusion functions: `intents(title, text, given)`, `chunk(title, text, intents)`,
-//! `keywords(title, text)`, `queries(title, text, intents, keywords)`, `score(title, text, query)`, `embed(title, text)`,
+//! `keywords(text)`, `queries(title, text, intents, keywords)`, `score(title, text, query)`, `embed(title, text)`,
 //! `embed_query(text)`.
 //!
 //! Each is a pure function over the columns of a record batch. A row that fails carries its error in its result and
@@ -15,6 +15,7 @@ mod score;
 
 pub use chunk::{cap, cut};
 pub use embed::TEXTS_AT_ONCE;
+pub use score::CANNOT_SCORE;
 
 use std::{
     fmt,

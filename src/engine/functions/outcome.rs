@@ -103,14 +103,22 @@ pub fn key_column(keys: impl Iterator<Item = Key>) -> Result<ArrayRef, ArrowErro
 
 /// A value column of lists: `lengths[i]` rows of `rows` belong to input row `i`.
 pub fn lists(lengths: &[usize], rows: StructArray) -> Result<ArrayRef, ArrowError> {
-    let item = Arc::new(Field::new("item", rows.data_type().clone(), false));
-    let offsets = OffsetBuffer::from_lengths(lengths.iter().copied());
-    Ok(Arc::new(ListArray::try_new(
-        item,
-        offsets,
-        Arc::new(rows),
-        None,
-    )?))
+    list_of(lengths.iter().copied(), Arc::new(rows))
+}
+
+/// The type of such a column.
+pub fn required_list(item: DataType) -> DataType {
+    DataType::List(Arc::new(Field::new("item", item, false)))
+}
+
+/// A column of lists of these lengths of values, none of which is null.
+pub fn list_of(
+    lengths: impl Iterator<Item = usize>,
+    values: ArrayRef,
+) -> Result<ArrayRef, ArrowError> {
+    let item = Arc::new(Field::new("item", values.data_type().clone(), false));
+    let offsets = OffsetBuffer::from_lengths(lengths);
+    Ok(Arc::new(ListArray::try_new(item, offsets, values, None)?))
 }
 
 /// A result column, read back.

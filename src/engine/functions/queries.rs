@@ -1,8 +1,7 @@
 use std::sync::Arc;
 
 use arrow::{
-    array::{Array, ArrayRef, AsArray, ListArray, StructArray},
-    buffer::OffsetBuffer,
+    array::{Array, ArrayRef, AsArray, StructArray},
     datatypes::{DataType, Field, Fields},
     error::ArrowError,
 };
@@ -43,7 +42,7 @@ impl Queries {
         vec![
             Field::new("text", DataType::Utf8, false),
             Field::new("origin", DataType::Utf8, false),
-            Field::new("keywords", required_texts(), false),
+            Field::new("keywords", outcome::required_list(DataType::Utf8), false),
         ]
         .into()
     }
@@ -142,24 +141,14 @@ fn served_at(column: &ArrayRef, i: usize) -> Vec<String> {
     texts.iter().flatten().map(str::to_owned).collect()
 }
 
-fn required_texts() -> DataType {
-    DataType::List(Arc::new(Field::new("item", DataType::Utf8, false)))
-}
-
 fn list(rows: &[Vec<Query>]) -> Result<ArrayRef, ArrowError> {
     let flat = || rows.iter().flatten();
-    let keywords = ListArray::try_new(
-        Arc::new(Field::new("item", DataType::Utf8, false)),
-        OffsetBuffer::from_lengths(flat().map(|q| q.keywords.len())),
-        Arc::new(strings(
-            flat().flat_map(|q| &q.keywords).map(String::as_str),
-        )),
-        None,
-    )?;
+    let keywords = strings(flat().flat_map(|q| &q.keywords).map(String::as_str));
+    let keywords = outcome::list_of(flat().map(|q| q.keywords.len()), Arc::new(keywords))?;
     let columns: Vec<ArrayRef> = vec![
         Arc::new(strings(flat().map(|q| q.text.as_str()))),
         Arc::new(strings(flat().map(|q| q.origin.name()))),
-        Arc::new(keywords),
+        keywords,
     ];
     let values = StructArray::try_new(Queries::row_fields(), columns, None)?;
     let lengths: Vec<usize> = rows.iter().map(Vec::len).collect();

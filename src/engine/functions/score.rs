@@ -17,6 +17,10 @@ use crate::{
     store::schema::score_fields,
 };
 
+/// Of a server that does not tell the probability of a given text.
+pub const CANNOT_SCORE: &str = "this server cannot score queries; set `expand.keep = 1` and leave the generator's scores out of \
+    `expand.scores`, choose `expand.filter = \"cosine\"` or `\"round-trip\"`, or name a model file";
+
 /// `score(title, text, query)`: how well a text answers a query, as models see it.
 pub struct Score {
     settings: spec::Expand,
@@ -68,11 +72,7 @@ impl MapStage for Score {
         let cross_encoder = self.models.cross_encoder().map_err(fatal)?;
         let by_generator = |scored: &spec::Scored| *scored != spec::Scored::CrossEncoder;
         if scorer.is_none() && self.settings.scores().iter().any(by_generator) {
-            return Err(ArrowError::ComputeError(
-                "this server cannot score queries; set `expand.keep = 1` and `expand.scores = []`, choose `expand.filter = \
-                 \"cosine\"` or `\"round-trip\"`, or name a model file"
-                    .into(),
-            ));
+            return Err(ArrowError::ComputeError(CANNOT_SCORE.into()));
         }
         let text = |a: usize, i: usize| text_at(arguments[a].as_string(), i);
         let pair = |i: usize| Pair {

@@ -2,19 +2,17 @@
 
 use std::collections::HashSet;
 
-use arrow::{
-    array::AsArray,
-    compute::cast,
-    datatypes::{DataType, Float32Type},
-};
-
-use super::{DENSE_QUERIES, DENSE_TEXT, Generation, selection, text};
+use super::{DENSE_QUERIES, DENSE_TEXT, Generation, selection};
 use crate::{
     engine::EngineError,
     expand::queries::Origin,
     index::{DenseSummary, DenseWriter},
     job::Progress,
-    store::{Dataset, progress::Tally},
+    store::{
+        Dataset,
+        dataset::{BATCH_ROWS, column_of_texts, each_row, each_vector, text},
+        progress::Tally,
+    },
 };
 
 pub(super) struct Dense<'a> {
@@ -39,10 +37,11 @@ impl Generation<'_> {
         tally: &mut Tally,
         progress: &dyn Progress,
     ) -> Result<(), EngineError> {
-        let (stage, name, rows) = match side {
-            Side::Queries => (DENSE_QUERIES, "queries", self.count_taken()? as usize),
-            Side::Text => (DENSE_TEXT, "text", self.rows(Dataset::TextVectors)?),
+        let (stage, name) = match side {
+            Side::Queries => (DENSE_QUERIES, "queries"),
+            Side::Text => (DENSE_TEXT, "text"),
         };
+        let rows = self.count_vectors(settings, side)?;
         progress.start(stage, rows as u64, "vectors");
         let mut writer = DenseWriter::create(
             &self.folder.join("dense"),
@@ -67,7 +66,8 @@ impl Generation<'_> {
         }
         self.each_vectors(settings, side, |ids, vectors| {
             progress.advance(ids.len() as u64);
-            Ok(writer.add(ids, vectors)?)
+            let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+            Ok(writer.add(&ids, vectors)?)
         })?;
         let DenseSummary { rows, .. } = writer.finish()?;
         tally.rows = rows;
@@ -75,43 +75,68 @@ impl Generation<'_> {
         Ok(())
     }
 
-    /// Batches of ids and their vectors (row-major), all of the texts or those of the queries that are taken.
+    /// Rows that the index will have: what kind of index it is depends on them.
+    fn count_vectors(&self, settings: &Dense, side: Side) -> Result<usize, EngineError> {
+        if side == Side::Text {
+            return Ok(self.rows(Dataset::TextVectors)?);
+        }
+        let mut count = 0;
+        for shard in 0..self.shards {
+            let taken = self.taken(settings, side, shard)?;
+            let path = Dataset::QueryVectors.part(self.folder, shard);
+            let ids = column_of_texts(&path, "query_id")?;
+            count += ids.iter().filter(|id| taken(id)).count();
+        }
+        Ok(count)
+    }
+
+    /// Which vectors of a shard the index takes: all of the texts; of the queries those that are taken, if their chunk has a
+    /// vector too.
+    fn taken(
+        &self,
+        settings: &Dense,
+        side: Side,
+        shard: usize,
+    ) -> Result<impl Fn(&str) -> bool + use<>, EngineError> {
+        let (left_out, chunks) = match side {
+            Side::Queries => (
+                self.not_embedded(shard, settings.vocabulary)?,
+                self.chunks_with_vectors(shard)?,
+            ),
+            Side::Text => (HashSet::new(), HashSet::new()),
+        };
+        Ok(move |id: &str| {
+            let chunk = id.rsplit_once('?').map_or(id, |(chunk, _)| chunk);
+            side == Side::Text || (!left_out.contains(id) && chunks.contains(chunk))
+        })
+    }
+
+    /// Ids and their vectors (row-major) by shard, of those that the index takes.
     fn each_vectors(
         &self,
         settings: &Dense,
         side: Side,
-        mut visit: impl FnMut(&[&str], &[f32]) -> Result<(), EngineError>,
+        mut visit: impl FnMut(&[String], &[f32]) -> Result<(), EngineError>,
     ) -> Result<(), EngineError> {
-        let (dim, dataset) = match side {
-            Side::Queries => (settings.dim, Dataset::QueryVectors),
-            Side::Text => (settings.dim, Dataset::TextVectors),
+        let dataset = match side {
+            Side::Queries => Dataset::QueryVectors,
+            Side::Text => Dataset::TextVectors,
         };
         for shard in 0..self.shards {
-            let (left_out, chunks) = match side {
-                Side::Queries => (
-                    self.not_embedded(shard, settings.vocabulary)?,
-                    self.chunks_with_vectors(shard)?,
-                ),
-                Side::Text => (HashSet::new(), HashSet::new()),
-            };
-            self.each_batch(dataset, shard, |batch| {
-                let vectors = batch.column(1).as_fixed_size_list();
-                let values = cast(vectors.values(), &DataType::Float32)
-                    .map_err(EngineError::batch(&dataset.part(self.folder, shard)))?;
-                let values = values.as_primitive::<Float32Type>().values();
-                let mut ids = Vec::with_capacity(batch.num_rows());
-                let mut selected = Vec::with_capacity(values.len());
-                for (i, id) in batch.column(0).as_string::<i32>().iter().enumerate() {
-                    let id = id.unwrap_or_default();
-                    let chunk = id.rsplit_once('?').map_or(id, |(chunk, _)| chunk);
-                    let taken = || !left_out.contains(id) && chunks.contains(chunk);
-                    if side == Side::Text || taken() {
-                        ids.push(id);
-                        selected.extend_from_slice(&values[i * dim..(i + 1) * dim]);
-                    }
+            let taken = self.taken(settings, side, shard)?;
+            let (mut ids, mut vectors) = (Vec::new(), Vec::new());
+            each_vector(&dataset.part(self.folder, shard), |id, vector| {
+                if taken(id) {
+                    ids.push(id.to_owned());
+                    vectors.extend_from_slice(vector);
                 }
-                visit(&ids, &selected)
+                // Many at once, as FAISS adds them on all cores.
+                match ids.len() {
+                    BATCH_ROWS => visit(&std::mem::take(&mut ids), &std::mem::take(&mut vectors)),
+                    _ => Ok(()),
+                }
             })?;
+            visit(&ids, &vectors)?;
         }
         Ok(())
     }
@@ -120,12 +145,10 @@ impl Generation<'_> {
     fn not_embedded(&self, shard: usize, vocabulary: bool) -> Result<HashSet<String>, EngineError> {
         let mut left_out = selection::left_out(self.folder, shard)?;
         if vocabulary {
-            self.each_batch(Dataset::Queries, shard, |batch| {
-                let words = (0..batch.num_rows())
-                    .filter(|i| text(batch, "origin", *i) == Some(Origin::Vocabulary.name()));
-                let ids = words.filter_map(|i| text(batch, "query_id", i));
-                left_out.extend(ids.map(str::to_owned));
-                Ok(())
+            each_row(&Dataset::Queries.part(self.folder, shard), |batch, i| {
+                if text(batch, "origin", i) == Some(Origin::Vocabulary.name()) {
+                    left_out.extend(text(batch, "query_id", i).map(str::to_owned));
+                }
             })?;
         }
         Ok(left_out)
@@ -133,18 +156,7 @@ impl Generation<'_> {
 
     /// A chunk whose text could not be embedded is not in the dense indexes, and neither are its queries.
     fn chunks_with_vectors(&self, shard: usize) -> Result<HashSet<String>, EngineError> {
-        let mut chunks = HashSet::new();
-        self.each_batch(Dataset::TextVectors, shard, |batch| {
-            chunks.extend(
-                batch
-                    .column(0)
-                    .as_string::<i32>()
-                    .iter()
-                    .flatten()
-                    .map(str::to_owned),
-            );
-            Ok(())
-        })?;
-        Ok(chunks)
+        let path = Dataset::TextVectors.part(self.folder, shard);
+        Ok(column_of_texts(&path, "chunk_id")?.into_iter().collect())
     }
 }

@@ -38,7 +38,7 @@ impl Stage {
             Stage::Intents => "d.title, d.text, d.intents",
             Stage::Chunks if has_beside => "d.title, d.text, d.__list",
             Stage::Chunks => "d.title, d.text, NULL",
-            Stage::Keywords => "d.title, d.text",
+            Stage::Keywords => "d.text",
             Stage::Queries if has_beside => "d.title, d.text, d.intents, d.__list",
             Stage::Queries => "d.title, d.text, d.intents, NULL",
             Stage::Scores => "d.__title, d.__text, d.text",

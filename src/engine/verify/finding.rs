@@ -10,8 +10,8 @@ const TOLD: u64 = 10;
 /// One thing that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// What was checked: `files`, `datasets`, `documents`, `intents`, `chunks`, `queries`, `outcomes`, `quarantine`,
-    /// `vectors`, `ids`, `dense`, `sparse`, `ciff` or `model`.
+    /// What was checked: `files`, `datasets`, `documents`, `intents`, `chunks`, `queries`, `topics`, `chunk_topics`, `scores`,
+    /// `selection`, `outcomes`, `quarantine`, `vectors`, `ids`, `dense`, `sparse`, `ciff` or `model`.
     pub check: &'static str,
     /// The file below the generation's folder, or the model.
     pub what: String,

@@ -6,6 +6,7 @@
 
 mod datasets;
 mod dense;
+mod expansion;
 mod files;
 mod finding;
 mod model;

@@ -1,6 +1,6 @@
 //! The rows of one shard, as the checks need them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use arrow::{
     array::{AsArray, RecordBatch},
@@ -9,9 +9,9 @@ use arrow::{
 
 use super::{Findings, Subject, part};
 use crate::{
-    engine::{indexes::text, stage::Stage},
+    engine::stage::Stage,
     expand::queries::Origin,
-    store::Dataset,
+    store::{Dataset, dataset::text},
 };
 
 pub struct Document {
@@ -209,26 +209,12 @@ fn queries(subject: &Subject, shard: usize, findings: &mut Findings) -> Option<V
         findings,
         row,
     )?;
-    if !decided.is_empty() {
-        let name = part::name(Dataset::Selection, shard);
-        let same = decided.len() == queries.len()
-            && decided
-                .iter()
-                .zip(&queries)
-                .all(|((id, _), query)| *id == query.id);
-        if !same {
-            findings.add(
-                "selection",
-                &name,
-                "is not of the shard's queries, in their order",
-            );
-            return None;
-        }
-        let taken = decided.iter().map(|(_, taken)| *taken);
-        queries
-            .iter_mut()
-            .zip(taken)
-            .for_each(|(query, taken)| query.taken = taken);
+    let decided: HashMap<&str, bool> = decided
+        .iter()
+        .map(|(id, taken)| (id.as_str(), *taken))
+        .collect();
+    for query in &mut queries {
+        query.taken = decided.get(query.id.as_str()).copied().unwrap_or(true);
     }
     Some(queries)
 }

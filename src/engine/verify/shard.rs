@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use super::{
     Findings, Subject,
     dense::Dense,
+    expansion,
     model::Model,
     outcomes::{self, ids},
     part,
@@ -21,6 +22,8 @@ pub struct Indexes {
     queries: Dense,
     sparse: Sparse,
     selected: u64,
+    /// How many topics there are, where they can be read.
+    topics: Option<u32>,
     /// Rows passed; None once a part could not be read.
     documents: Option<u64>,
     chunks: u64,
@@ -35,6 +38,7 @@ impl Indexes {
             queries: Dense::open(subject, "queries", summary.dense_queries.as_ref(), findings),
             sparse: Sparse::open(subject, findings),
             selected: 0,
+            topics: expansion::topics(subject, findings),
             documents: Some(0),
             chunks: 0,
             query_rows: 0,
@@ -52,7 +56,15 @@ impl Indexes {
                 "has {} queries that are taken; the manifest says {}",
                 self.selected, summary.queries_indexed
             );
-            findings.add("queries", Dataset::Queries.folder(), message);
+            let has_selection = subject
+                .manifest
+                .datasets
+                .contains_key(Dataset::Selection.folder());
+            let decided_in = match has_selection {
+                true => Dataset::Selection.folder(),
+                false => Dataset::Queries.folder(),
+            };
+            findings.add(decided_in, decided_in, message);
         }
     }
 }
@@ -77,6 +89,7 @@ pub fn check(
     shard.chunks(findings);
     shard.queries(findings);
     outcomes::check(subject, &rows, number, findings);
+    expansion::check(subject, &rows, number, indexes.topics, findings);
     shard.vectors(indexes, findings);
     shard.sparse(indexes, findings);
     let chunks = rows.chunks.as_ref().map_or(0, Vec::len);

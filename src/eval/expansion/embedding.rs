@@ -104,7 +104,7 @@ fn read(
             path: dataset.to_owned(),
             id: (*id).to_owned(),
         }),
-        None => Ok(Vectors { dim, values }),
+        None => Ok(Vectors { dim, values }.of_unit_length()),
     }
 }
 
@@ -136,7 +136,8 @@ mod tests {
             &folder.path().join("vectors/text/part-00000.parquet"),
             &texts,
         );
-        let values = vec![0.5; queries.len() * 2];
+        // As of an embedder that does not normalise.
+        let values = [3.0, 4.0].repeat(queries.len());
         let queries = [
             ("query_id", strings(queries)),
             ("vector", vectors(&values, DataType::Float16)),
@@ -154,11 +155,11 @@ mod tests {
         let folder = generation(&["0#0?2", "1#0?1", "of another half", "0#0?0"]);
         let embedding = Embedding::read(folder.path(), &found, 2).unwrap();
         assert_eq!(embedding.texts.values, [1.0, 0.0, 0.6, 0.8]);
-        assert_eq!(embedding.queries.values, [0.5, 0.5, 0.0, 0.0, 0.5, 0.5]);
+        assert_eq!(embedding.queries.values, [0.6, 0.8, 0.0, 0.0, 0.6, 0.8]);
         let cosines = embedding.cosines(&[&[1.0, 0.0], &[0.0, 1.0]]);
         assert_eq!(cosines[0].texts, [1.0, 0.6]);
         assert_eq!(cosines[1].texts, [0.0, 0.8]);
-        assert_eq!(cosines[1].queries, [0.5, 0.0, 0.5]);
+        assert_eq!(cosines[1].queries, [0.8, 0.0, 0.8]);
     }
 
     #[test]

@@ -9,6 +9,7 @@ pub mod embedding;
 pub mod expanded;
 #[cfg(test)]
 mod fake;
+pub mod filters;
 pub mod labelled;
 mod rank;
 pub mod report;
@@ -76,7 +77,10 @@ pub fn measure(
     let plan = Plan::of(expanded);
     let ranker = Ranker::new(expanded, &plan)?;
     let texts: Vec<&str> = set.questions.iter().map(|q| q.text.as_str()).collect();
-    let vectors = embedder.embed(&texts, TextKind::Query)?.vectors;
+    let vectors = embedder
+        .embed(&texts, TextKind::Query)?
+        .vectors
+        .of_unit_length();
     let questions: Vec<usize> = (0..set.questions.len()).collect();
     let batches = questions.par_chunks(BATCH).map(|batch| {
         let asked = batch.iter().map(|&q| &set.questions[q]).collect();

@@ -144,7 +144,8 @@ impl<'a> Schedule<'a> {
         while let Some(&next) = self.waiting.front() {
             let sampling = &self.requests[next].1;
             let has_room = rows + sampling.n <= self.most && tokens < self.decoder.cache_tokens;
-            if !has_room && !(self.groups.is_empty() && joining.is_empty()) {
+            let is_idle = self.groups.is_empty() && joining.is_empty();
+            if !has_room && !is_idle {
                 break;
             }
             self.waiting.pop_front();
