@@ -67,7 +67,8 @@ pub fn train(
         .map(|i| closest(centroids.iter().map(Vec::as_slice), vectors.row(i)))
         .collect();
     let words = topic_words(texts, &nearest, k, language);
-    let topic = |((centroid, words), topic): ((Vec<f32>, Vec<(String, f32)>), usize)| {
+    let topics = centroids.into_iter().zip(words).enumerate();
+    let topics = topics.map(|(topic, (centroid, words))| {
         let label: Vec<&str> = words.iter().take(LABEL).map(|(w, _)| w.as_str()).collect();
         Topic {
             label: label.join(" "),
@@ -75,8 +76,7 @@ pub fn train(
             words,
             centroid,
         }
-    };
-    let topics = centroids.into_iter().zip(words).zip(0..).map(topic);
+    });
     Ok(Topics(topics.collect()))
 }
 

@@ -121,11 +121,11 @@ fn queries(generation: &Path, shard: usize) -> Result<Queries, ExamplesError> {
     Ok(queries)
 }
 
-/// The largest topic and the keywords of each chunk of a shard.
-fn about(
-    generation: &Path,
-    shard: usize,
-) -> Result<HashMap<String, (Option<u32>, Vec<String>)>, ExamplesError> {
+/// The largest topic and the keywords of a chunk.
+type About = (Option<u32>, Vec<String>);
+
+/// What each chunk of a shard is about.
+fn about(generation: &Path, shard: usize) -> Result<HashMap<String, About>, ExamplesError> {
     let mut about = HashMap::new();
     each_row(&Dataset::ChunkTopics.part(generation, shard), |batch, i| {
         let list = |name| {
