@@ -36,6 +36,9 @@ pub struct BuildArgs {
         env = "INTENDEX_BUILD_SET"
     )]
     pub set: Vec<String>,
+    /// The Ballista scheduler on whose executors the stages run, as `engine.cluster` in the job.
+    #[arg(long, value_name = "df://HOST:PORT", env = "INTENDEX_BUILD_CLUSTER")]
+    pub cluster: Option<String>,
     /// Start over: take nothing from an unfinished build, and build even if nothing has changed.
     #[arg(long, value_parser = BoolishValueParser::new(), env = "INTENDEX_BUILD_RESTART")]
     pub restart: bool,
@@ -57,7 +60,9 @@ fn stage(name: &str) -> Result<Stage, String> {
 }
 
 pub fn run(args: BuildArgs, console: &Console) -> anyhow::Result<ExitStatus> {
-    let job = load_job(&args.job, &args.set)?;
+    let cluster = args.cluster.map(|url| format!("engine.cluster={url}"));
+    let set: Vec<String> = args.set.into_iter().chain(cluster).collect();
+    let job = load_job(&args.job, &set)?;
     watch_signals(console, &job.output.path, args.restart).context("cannot watch for signals")?;
     let options = Options {
         restart: args.restart,

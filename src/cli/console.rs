@@ -164,7 +164,8 @@ fn filter(args: &ConsoleArgs) -> EnvFilter {
         (false, 1) => (LevelFilter::DEBUG, LevelFilter::WARN),
         (false, _) => (LevelFilter::TRACE, LevelFilter::INFO),
     };
-    EnvFilter::new(format!("{others},intendex={own}"))
+    // Ballista's client tells of errors that it returns, too.
+    EnvFilter::new(format!("{others},ballista_core=off,intendex={own}"))
 }
 
 /// Writes log lines without tearing the bars.

@@ -9,6 +9,8 @@ mod completions;
 mod console;
 mod eval;
 mod examples;
+#[cfg(feature = "cluster")]
+mod executor;
 mod gc;
 mod generations;
 mod import;
@@ -20,6 +22,8 @@ mod plan;
 mod processor;
 mod progress;
 mod rollback;
+#[cfg(feature = "cluster")]
+mod scheduler;
 mod schema;
 mod search;
 mod signals;
@@ -66,6 +70,10 @@ pub enum Command {
     Gc(gc::GcArgs),
     Eval(eval::EvalArgs),
     Models(models::ModelsArgs),
+    #[cfg(feature = "cluster")]
+    Scheduler(scheduler::SchedulerArgs),
+    #[cfg(feature = "cluster")]
+    Executor(executor::ExecutorArgs),
     Schema(schema::SchemaArgs),
     Completions(completions::CompletionsArgs),
     Man(man::ManArgs),
@@ -138,6 +146,10 @@ fn run(command: Command, console: &Console) -> anyhow::Result<ExitStatus> {
         Command::Gc(args) => gc::run(args),
         Command::Eval(args) => eval::run(args),
         Command::Models(args) => models::run(args),
+        #[cfg(feature = "cluster")]
+        Command::Scheduler(args) => scheduler::run(args),
+        #[cfg(feature = "cluster")]
+        Command::Executor(args) => executor::run(args),
         Command::Schema(args) => schema::run(args),
         Command::Completions(args) => completions::run(args),
         Command::Man(args) => man::run(args),

@@ -6,15 +6,18 @@ mod resolve;
 use std::{path::Path, sync::Arc};
 
 use datafusion::prelude::SessionContext;
+use futures::{StreamExt, stream};
 use tokio::runtime::Runtime;
 
+#[cfg(feature = "cluster")]
+use super::cluster::client::Cluster;
 use super::{
     EngineError, failures,
     fingerprint::Fingerprints,
     functions, indexes, ingest,
     models::Models,
     reuse::{self, Source},
-    stage::{self, Layout, Stage},
+    stage::{self, Layout, Place, Stage},
     topics,
     verify::{self, Finding},
 };
@@ -29,8 +32,8 @@ use crate::{
         progress::{Header, Meter, Tally},
     },
 };
-use resolve::{Input, Start, refuse_missing, start_threads};
-pub use resolve::{identify, job_name, needs_generator, stages, unchanged};
+use resolve::{Input, Start, refuse_missing};
+pub use resolve::{identify, job_name, needs_generator, stages, start_threads, unchanged};
 
 #[derive(Debug, Clone, Default)]
 pub struct Options {
@@ -155,13 +158,14 @@ impl Build<'_> {
         );
         let shards = runtime.block_on(self.ingest(&input.scan))?;
         let layout = self.layout(runtime, ctx)?;
+        let place = self.place(ctx)?;
         let sources = self.sources();
         for stage in stages(self.job) {
             if stage == Stage::Keywords && topics::wanted(self.job) {
                 self.topics(shards, ctx, &sources)?;
             }
             runtime.block_on(self.take_over(stage, shards, ctx, &sources))?;
-            runtime.block_on(self.map(stage, shards, ctx, &layout))?;
+            runtime.block_on(self.map(stage, shards, (ctx, &place), &layout))?;
             reuse::remove(&self.building.folder(), stage)?;
             if self.options.until == Some(stage) {
                 return Ok(None);
@@ -178,6 +182,32 @@ impl Build<'_> {
             &*self.progress,
         )
         .map(Some)
+    }
+
+    /// Where the map stages run.
+    #[cfg(feature = "cluster")]
+    fn place(&self, ctx: &SessionContext) -> Result<Place, EngineError> {
+        let Some(url) = &self.job.engine.cluster else {
+            return Ok(Place::Here);
+        };
+        let folder = self.building.folder();
+        let folder = folder.canonicalize().unwrap_or(folder);
+        let cluster = Cluster::new(url, self.job, folder, ctx).map_err(EngineError::Refused)?;
+        Ok(Place::Cluster(Box::new(cluster)))
+    }
+
+    /// Where the map stages run: a job that asks for a cluster is refused before.
+    #[cfg(not(feature = "cluster"))]
+    fn place(&self, _: &SessionContext) -> Result<Place, EngineError> {
+        Ok(Place::Here)
+    }
+
+    /// Here one at a time: a stage's function uses the whole machine.
+    fn shards_at_once(&self) -> usize {
+        match self.job.engine.cluster {
+            Some(_) => self.job.engine.cluster_shards,
+            None => 1,
+        }
     }
 
     /// Earlier builds whose rows can be taken over.
@@ -313,7 +343,7 @@ impl Build<'_> {
         &mut self,
         stage: Stage,
         shards: usize,
-        ctx: &SessionContext,
+        on: (&SessionContext, &Place),
         layout: &Layout,
     ) -> Result<(), EngineError> {
         let folder = self.building.folder();
@@ -327,15 +357,31 @@ impl Build<'_> {
         let rows = |shard: &usize| count_rows(&stage.input().part(&folder, *shard));
         let total = missing.iter().map(rows).sum::<Result<usize, _>>()?;
         self.progress.start(name, total as u64, stage.unit());
-        for shard in missing {
-            let mut tally = Tally::default();
-            let meter = Meter::start();
-            let busy = self.models.busy();
-            let reuse = Some(reuse::part(&folder, stage, shard)).filter(|part| part.exists());
-            let part = (folder.as_path(), shard);
-            stage::run(stage, ctx, layout, part, reuse.as_deref(), &mut tally).await?;
-            meter.stop(&mut tally);
-            tally.model_seconds = (self.models.busy() - busy).as_secs_f64();
+        let (models, progress) = (self.models.clone(), self.progress.clone());
+        let run = |shard: usize| {
+            let (folder, models, progress) = (&folder, &models, &progress);
+            async move {
+                let reuse = Some(reuse::part(folder, stage, shard)).filter(|part| part.exists());
+                let meter = Meter::start();
+                let busy = models.busy();
+                let part = (folder.as_path(), shard);
+                let mut attempt = 1;
+                let mut tally = loop {
+                    let run = stage::run(stage, on, layout, part, reuse.as_deref(), &**progress);
+                    match run.await {
+                        Err(error) if on.1.sends_again(attempt, &error).await => attempt += 1,
+                        done => break done?,
+                    }
+                };
+                meter.stop(&mut tally);
+                tally.model_seconds = (models.busy() - busy).as_secs_f64();
+                Ok::<_, EngineError>((shard, tally))
+            }
+        };
+        let mut shards =
+            stream::iter(missing.into_iter().map(run)).buffer_unordered(self.shards_at_once());
+        while let Some(done) = shards.next().await {
+            let (shard, tally) = done?;
             self.check_failures_with(stage, &tally)?;
             self.building.journal.record(name, Some(shard), tally)?;
         }

@@ -2,6 +2,8 @@
 
 pub mod build;
 mod clock;
+#[cfg(feature = "cluster")]
+pub mod cluster;
 mod failures;
 pub mod fingerprint;
 pub mod functions;

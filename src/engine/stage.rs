@@ -9,14 +9,21 @@ mod sql;
 use std::path::Path;
 
 use arrow::datatypes::FieldRef;
-use datafusion::prelude::SessionContext;
+use datafusion::{
+    error::DataFusionError,
+    execution::SendableRecordBatchStream,
+    prelude::{DataFrame, SessionContext},
+};
 use futures::StreamExt;
 
+#[cfg(feature = "cluster")]
+use super::cluster::client::Cluster;
 use super::{EngineError, functions::outcome::Results, ingest, table};
 use crate::{
-    job::spec::VectorType,
+    job::{Progress, spec::VectorType},
     store::{Dataset, dataset::PartWriter, progress::Tally, quarantine, schema},
 };
+pub use input::Input;
 use rows::{outcome_rows, output_rows, tell};
 pub use sql::{keys, keys_of};
 
@@ -118,22 +125,66 @@ pub struct Layout {
     pub vector: (VectorType, usize),
 }
 
+/// Where the functions of the map stages run.
+#[derive(Debug)]
+pub enum Place {
+    Here,
+    #[cfg(feature = "cluster")]
+    Cluster(Box<Cluster>),
+}
+
+impl Place {
+    async fn stream(
+        &self,
+        frame: DataFrame,
+        _input: &Input,
+    ) -> Result<SendableRecordBatchStream, DataFusionError> {
+        match self {
+            Place::Here => frame.execute_stream().await,
+            #[cfg(feature = "cluster")]
+            Place::Cluster(cluster) => cluster.stream(frame, _input).await,
+        }
+    }
+
+    /// Whether a shard that failed is worth another attempt after this one (from 1); waits for it.
+    pub async fn sends_again(&self, _attempt: u32, _error: &EngineError) -> bool {
+        match self {
+            Place::Here => false,
+            #[cfg(feature = "cluster")]
+            Place::Cluster(cluster) => cluster.sends_again(_attempt, _error).await,
+        }
+    }
+
+    /// Whether functions tell the progress of this process, or only their rows do, when they come.
+    fn tells_progress(&self) -> bool {
+        matches!(self, Place::Here)
+    }
+}
+
 /// Runs one shard of a stage: reads its input part, calls the function, writes the output part, what became of each
 /// row, and the failures. `reuse` is a part of earlier results, one for each input row.
 pub async fn run(
     stage: Stage,
-    ctx: &SessionContext,
+    (ctx, place): (&SessionContext, &Place),
     layout: &Layout,
     (generation, shard): (&Path, usize),
     reuse: Option<&Path>,
-    tally: &mut Tally,
-) -> Result<(), EngineError> {
+    progress: &dyn Progress,
+) -> Result<Tally, EngineError> {
     let failed = EngineError::in_stage(stage.name(), shard);
-    let has_beside =
-        sql::register_input(stage, ctx, (generation, shard), reuse).map_err(&failed)?;
-    let query = stage.sql(&layout.passthrough, has_beside, reuse.is_some());
+    let input = sql::input(stage, (generation, shard), reuse).map_err(&failed)?;
+    // Shards may run at once.
+    let table = format!("input_{shard}");
+    sql::register(ctx, &table, &input).map_err(&failed)?;
+    let query = stage.sql(
+        &layout.passthrough,
+        &table,
+        input.has_beside(),
+        reuse.is_some(),
+    );
     let frame = ctx.sql(&query).await.map_err(&failed)?;
-    let mut batches = frame.execute_stream().await.map_err(&failed)?;
+    ctx.deregister_table(&table).map_err(&failed)?;
+    let mut batches = place.stream(frame, &input).await.map_err(&failed)?;
     let schemas = [stage.output(), stage.outcomes()]
         .map(|dataset| schema::schema(dataset, &layout.passthrough, layout.vector));
     let path = stage.output().part(generation, shard);
@@ -144,12 +195,16 @@ pub async fn run(
     )?;
     let file = format!("{}-{shard:05}", stage.name());
     let mut failures = quarantine::Writer::new(generation, &file);
+    let mut tally = Tally::default();
     while let Some(batch) = batches.next().await {
         let batch = batch.map_err(&failed)?;
         let bad = EngineError::batch(&path);
         let results = Results::of(&batch, "result").map_err(&bad)?;
-        for failure in tell(stage, &batch, &results, tally) {
+        for failure in tell(stage, &batch, &results, &mut tally) {
             failures.add(failure)?;
+        }
+        if !place.tells_progress() {
+            progress.advance(batch.num_rows() as u64);
         }
         rows.write(&output_rows(stage, &batch, &results, &schemas[0]).map_err(&bad)?)?;
         outcomes.write(&outcome_rows(&batch, &results, &schemas[1]).map_err(&bad)?)?;
@@ -157,7 +212,7 @@ pub async fn run(
     outcomes.finish()?;
     tally.rows = rows.finish()? as u64;
     tally.failed = failures.finish()?;
-    Ok(())
+    Ok(tally)
 }
 
 /// The columns of a documents part beyond its own: those the job passes through.

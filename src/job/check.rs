@@ -345,6 +345,19 @@ fn engine(job: &Job, rules: &mut Rules) {
         "engine.threads",
         &format!("must be at most {MOST_THREADS}; 0 means one per core"),
     );
+    rules.at_least_one("engine.cluster_shards", engine.cluster_shards);
+    if let Some(url) = &engine.cluster {
+        rules.require(
+            url.starts_with("df://"),
+            "engine.cluster",
+            "must be df://HOST:PORT, where `intendex scheduler` listens",
+        );
+        rules.require(
+            cfg!(feature = "cluster"),
+            "engine.cluster",
+            "is for a program that is built with `--features cluster`",
+        );
+    }
     if let Some(most) = &engine.max_failures {
         rules.require(
             matches!(most, MaxFailures::Count(_)) || most.share().is_some(),

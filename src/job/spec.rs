@@ -234,6 +234,12 @@ impl Secret {
     }
 }
 
+impl From<String> for Secret {
+    fn from(text: String) -> Self {
+        Self(text)
+    }
+}
+
 impl std::fmt::Debug for Secret {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("[secret]")
@@ -449,6 +455,10 @@ pub struct Engine {
     /// The run ends once more rows have failed: a number of rows, of all stages together; or a share of each stage's
     /// input rows, as a percentage such as "1%" or a number below 1 such as 0.01.
     pub max_failures: Option<MaxFailures>,
+    /// Ballista scheduler (`df://host:port`) on whose executors the map stages run; default: this process.
+    pub cluster: Option<String>,
+    /// Shards that are on their way in a cluster at once; no fewer than its executors have tasks.
+    pub cluster_shards: usize,
 }
 
 impl Default for Engine {
@@ -461,6 +471,8 @@ impl Default for Engine {
             spill: None,
             seed: 42,
             max_failures: None,
+            cluster: None,
+            cluster_shards: 64,
         }
     }
 }

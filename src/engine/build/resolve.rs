@@ -54,7 +54,15 @@ pub fn identify(job: &Job) -> Result<(Models, Fingerprints), EngineError> {
     if !job.expand.scores().contains(&Scored::CrossEncoder) {
         settings.cross_encoder = None;
     }
+    let mut on_gpu = settings.device.starts_with("cuda");
+    if job.engine.cluster.is_some() {
+        // The job speaks of the executors' devices; what is left to do here is done where it can be.
+        settings.device = "auto".into();
+    }
     let models = Models::find(&settings, needs_generator(job))?;
+    if job.engine.cluster.is_none() {
+        on_gpu = models.device() != "cpu";
+    }
     // Before anything is written.
     if stages(job).contains(&Stage::Scores)
         && job
@@ -74,7 +82,7 @@ pub fn identify(job: &Job) -> Result<(Models, Fingerprints), EngineError> {
             models.generator_identity(),
             models.cross_encoder_identity(),
         ),
-        models.device() != "cpu",
+        on_gpu,
     );
     Ok((models, fingerprints))
 }

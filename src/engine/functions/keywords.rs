@@ -6,7 +6,7 @@ use arrow::{
     error::ArrowError,
 };
 
-use super::{MapStage, Settings, fatal, outcome, outcome::Outcome, strings, text_at};
+use super::{KEYWORDS, MapStage, Settings, fatal, outcome, outcome::Outcome, strings, text_at};
 use crate::{
     engine::{
         fingerprint::{self, Key},
@@ -58,7 +58,7 @@ impl Keywords {
 
 impl MapStage for Keywords {
     fn name(&self) -> &'static str {
-        "keywords"
+        KEYWORDS
     }
 
     fn fingerprint(&self) -> &str {

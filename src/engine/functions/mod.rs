@@ -69,6 +69,9 @@ pub trait MapStage: Send + Sync {
     ) -> Result<(Vec<Outcome>, ArrayRef), ArrowError>;
 }
 
+/// Name of the function that the corpus's topics decide.
+pub const KEYWORDS: &str = "keywords";
+
 /// Registers every stage whose models the job has. Keywords are those of a corpus without topics, until
 /// [`register_keywords`] is called with them.
 pub fn register(
@@ -84,23 +87,27 @@ pub fn register(
         models,
         progress,
     };
-    let mut stages: Vec<Arc<dyn MapStage>> = vec![
-        Arc::new(intents::Intents::new(&settings)),
-        Arc::new(chunk::Chunks::new(&settings)),
-        Arc::new(embed::EmbedDocument::new(&settings)),
-        Arc::new(embed::EmbedQuery::new(&settings)),
-    ];
-    if models.has_generator() {
-        stages.push(Arc::new(queries::Queries::new(&settings)));
-        stages.push(Arc::new(score::Score::new(&settings)));
-    }
-    stages.push(Arc::new(keywords::Keywords::new(
-        &settings,
-        &Topics::default(),
-    )));
-    stages
-        .into_iter()
+    let all = settings.all(&Topics::default());
+    all.into_iter()
         .for_each(|stage| settings.register(ctx, stage));
+}
+
+/// Every stage whose models the job has.
+#[cfg(feature = "cluster")]
+pub fn all(
+    job: &Job,
+    fingerprints: &Fingerprints,
+    models: &Models,
+    progress: Arc<dyn Progress>,
+    topics: &Topics,
+) -> Vec<Arc<dyn MapStage>> {
+    let settings = Settings {
+        job,
+        fingerprints,
+        models,
+        progress,
+    };
+    settings.all(topics)
 }
 
 /// Registers `keywords` anew, with the topics of the corpus.
@@ -130,6 +137,21 @@ struct Settings<'a> {
 }
 
 impl Settings<'_> {
+    fn all(&self, topics: &Topics) -> Vec<Arc<dyn MapStage>> {
+        let mut stages: Vec<Arc<dyn MapStage>> = vec![
+            Arc::new(intents::Intents::new(self)),
+            Arc::new(chunk::Chunks::new(self)),
+            Arc::new(embed::EmbedDocument::new(self)),
+            Arc::new(embed::EmbedQuery::new(self)),
+            Arc::new(keywords::Keywords::new(self, topics)),
+        ];
+        if self.models.has_generator() {
+            stages.push(Arc::new(queries::Queries::new(self)));
+            stages.push(Arc::new(score::Score::new(self)));
+        }
+        stages
+    }
+
     fn register(&self, ctx: &SessionContext, stage: Arc<dyn MapStage>) {
         let progress = self.progress.clone();
         ctx.register_udf(ScalarUDF::from(MapFunction::new(stage.clone(), progress)));
@@ -139,14 +161,14 @@ impl Settings<'_> {
 
 /// A map stage as DataFusion calls it. A last argument beyond the stage's own is a column of earlier results: rows
 /// that have one keep it, and the stage computes the others.
-struct MapFunction {
+pub struct MapFunction {
     stage: Arc<dyn MapStage>,
     progress: Arc<dyn Progress>,
     signature: Signature,
 }
 
 impl MapFunction {
-    fn new(stage: Arc<dyn MapStage>, progress: Arc<dyn Progress>) -> Self {
+    pub fn new(stage: Arc<dyn MapStage>, progress: Arc<dyn Progress>) -> Self {
         let own = stage.arguments().len();
         let signature = Signature::one_of(
             vec![TypeSignature::Any(own), TypeSignature::Any(own + 1)],
@@ -157,6 +179,11 @@ impl MapFunction {
             progress,
             signature,
         }
+    }
+
+    #[cfg(feature = "cluster")]
+    pub fn stage(&self) -> &dyn MapStage {
+        &*self.stage
     }
 
     fn compute(&self, arguments: &[ArrayRef]) -> Result<ArrayRef, ArrowError> {

@@ -21,6 +21,7 @@ use datafusion::{
 };
 use futures::stream;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReader;
+use serde::{Deserialize, Serialize};
 
 use crate::store::{StoreError, dataset::read_part};
 
@@ -34,7 +35,7 @@ pub const CHUNK: [&str; 2] = ["__title", "__text"];
 pub const EARLIER: &str = "result";
 
 /// A part that is read beside the rows.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum Beside {
     /// The predicted questions of documents.
     Intents(PathBuf),
@@ -46,6 +47,13 @@ pub enum Beside {
 
 impl Beside {
     fn path(&self) -> &Path {
+        match self {
+            Beside::Intents(path) | Beside::Keywords(path) | Beside::Chunks(path) => path,
+        }
+    }
+
+    #[cfg(feature = "cluster")]
+    fn path_mut(&mut self) -> &mut PathBuf {
         match self {
             Beside::Intents(path) | Beside::Keywords(path) | Beside::Chunks(path) => path,
         }
@@ -63,19 +71,24 @@ impl Beside {
 }
 
 /// The parts of a shard that a stage reads.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Input {
     /// Name of the column with the rows' ids.
-    id: &'static str,
+    id: String,
     rows: PathBuf,
     beside: Option<Beside>,
     reuse: Option<PathBuf>,
+    #[serde(skip, default = "no_columns")]
     schema: SchemaRef,
+}
+
+fn no_columns() -> SchemaRef {
+    Arc::new(Schema::empty())
 }
 
 impl Input {
     pub fn new(
-        id: &'static str,
+        id: &str,
         rows: PathBuf,
         beside: Option<Beside>,
         reuse: Option<PathBuf>,
@@ -89,7 +102,7 @@ impl Input {
             fields.push(Arc::new(schema.field_with_name(EARLIER)?.clone()));
         }
         Ok(Self {
-            id,
+            id: id.to_owned(),
             rows,
             beside,
             reuse,
@@ -97,12 +110,43 @@ impl Input {
         })
     }
 
+    pub fn has_beside(&self) -> bool {
+        self.beside.is_some()
+    }
+
+    /// One that came without its schema.
+    #[cfg(feature = "cluster")]
+    pub fn with_schema(self, schema: SchemaRef) -> Self {
+        Self { schema, ..self }
+    }
+
+    /// With paths that mean the same in another process.
+    #[cfg(feature = "cluster")]
+    pub fn absolute(&self) -> std::io::Result<Self> {
+        let mut input = self.clone();
+        let beside = input.beside.as_mut().map(Beside::path_mut);
+        for path in [&mut input.rows]
+            .into_iter()
+            .chain(beside)
+            .chain(&mut input.reuse)
+        {
+            *path = std::path::absolute(&path)?;
+        }
+        Ok(input)
+    }
+
+    /// The part with the rows.
+    #[cfg(feature = "cluster")]
+    pub fn path(&self) -> &Path {
+        &self.rows
+    }
+
     fn open(&self) -> Result<Rows> {
         let beside = |beside: &Beside| {
             Ok::<_, DataFusionError>((beside.clone(), Part::open(beside.path())?))
         };
         Ok(Rows {
-            id: self.id,
+            id: self.id.clone(),
             rows: Part::open(&self.rows)?,
             beside: self.beside.as_ref().map(beside).transpose()?,
             reuse: self.reuse.as_deref().map(Part::open).transpose()?,
@@ -129,7 +173,7 @@ impl PartitionStream for Input {
 
 /// Batches of the input, completed.
 struct Rows {
-    id: &'static str,
+    id: String,
     rows: Part,
     beside: Option<(Beside, Part)>,
     reuse: Option<Part>,
@@ -149,7 +193,7 @@ impl Iterator for Rows {
 
 impl Rows {
     fn complete(&mut self, batch: &RecordBatch) -> Result<RecordBatch> {
-        let ids = column(batch, self.id)?.as_string::<i32>();
+        let ids = column(batch, &self.id)?.as_string::<i32>();
         let mut columns = batch.columns().to_vec();
         match &mut self.beside {
             Some((Beside::Intents(_), part)) => columns.push(part.lists(ids)?),

@@ -59,7 +59,13 @@ impl Stage {
     }
 
     /// The input's columns that reach the output, then the function's result.
-    pub(super) fn sql(self, passthrough: &[FieldRef], has_beside: bool, has_reuse: bool) -> String {
+    pub(super) fn sql(
+        self,
+        passthrough: &[FieldRef],
+        table: &str,
+        has_beside: bool,
+        has_reuse: bool,
+    ) -> String {
         let id = self.id();
         let extra: String = passthrough
             .iter()
@@ -75,33 +81,41 @@ impl Stage {
         };
         let (function, arguments) = (self.function(), self.arguments(has_beside));
         format!(
-            "SELECT d.{id}, d.text AS input{columns}, {function}({arguments}{earlier}) AS result FROM input d"
+            "SELECT d.{id}, d.text AS input{columns}, {function}({arguments}{earlier}) AS result FROM {table} d"
         )
     }
 
     /// Id and key of every input row.
-    fn keys_sql(self, has_beside: bool) -> String {
+    fn keys_sql(self, table: &str, has_beside: bool) -> String {
         let (id, function, arguments) = (self.id(), self.function(), self.arguments(has_beside));
-        format!("SELECT d.{id} AS id, {function}_key({arguments}) AS key FROM input d")
+        format!("SELECT d.{id} AS id, {function}_key({arguments}) AS key FROM {table} d")
     }
 }
 
-/// Makes a shard's input the table `input`, with what is read beside it and the earlier results; tells whether there is
-/// something beside it.
-pub(super) fn register_input(
+/// The table of what is read now.
+const INPUT: &str = "input";
+
+/// A shard's input, with what is read beside it and the earlier results.
+pub(super) fn input(
     stage: Stage,
-    ctx: &SessionContext,
     (generation, shard): (&Path, usize),
     reuse: Option<&Path>,
-) -> Result<bool, DataFusionError> {
-    let beside = stage.beside(generation, shard);
-    let has_beside = beside.is_some();
+) -> Result<Input, DataFusionError> {
     let rows = stage.input().part(generation, shard);
-    let input = Input::new(stage.id(), rows, beside, reuse.map(Into::into))?;
-    let table = StreamingTable::try_new(input.schema().clone(), vec![Arc::new(input)])?;
-    ctx.deregister_table("input")?;
-    ctx.register_table("input", Arc::new(table))?;
-    Ok(has_beside)
+    let beside = stage.beside(generation, shard);
+    Input::new(stage.id(), rows, beside, reuse.map(Into::into))
+}
+
+/// Makes a shard's input the table of this name, in place of an earlier one.
+pub(super) fn register(
+    ctx: &SessionContext,
+    table: &str,
+    input: &Input,
+) -> Result<(), DataFusionError> {
+    let stream = StreamingTable::try_new(input.schema().clone(), vec![Arc::new(input.clone())])?;
+    ctx.deregister_table(table)?;
+    ctx.register_table(table, Arc::new(stream))?;
+    Ok(())
 }
 
 /// The ids (`id`) and keys (`key`) of a shard's input rows, in order, without computing them.
@@ -112,11 +126,10 @@ pub async fn keys(
     shard: usize,
 ) -> Result<SendableRecordBatchStream, EngineError> {
     let failed = EngineError::in_stage(stage.name(), shard);
-    let has_beside = register_input(stage, ctx, (generation, shard), None).map_err(&failed)?;
-    let frame = ctx
-        .sql(&stage.keys_sql(has_beside))
-        .await
-        .map_err(&failed)?;
+    let input = input(stage, (generation, shard), None).map_err(&failed)?;
+    register(ctx, INPUT, &input).map_err(&failed)?;
+    let sql = stage.keys_sql(INPUT, input.has_beside());
+    let frame = ctx.sql(&sql).await.map_err(&failed)?;
     frame.execute_stream().await.map_err(&failed)
 }
 
@@ -128,9 +141,10 @@ pub async fn keys_of(
 ) -> Result<ArrayRef, EngineError> {
     let failed = EngineError::in_stage(stage.name(), 0);
     let rows = documents.num_rows();
-    ctx.deregister_table("input").map_err(&failed)?;
-    ctx.register_batch("input", documents).map_err(&failed)?;
-    let frame = ctx.sql(&stage.keys_sql(false)).await.map_err(&failed)?;
+    ctx.deregister_table(INPUT).map_err(&failed)?;
+    ctx.register_batch(INPUT, documents).map_err(&failed)?;
+    let sql = stage.keys_sql(INPUT, false);
+    let frame = ctx.sql(&sql).await.map_err(&failed)?;
     let batches = frame.collect().await.map_err(&failed)?;
     let keys: Vec<&dyn Array> = batches.iter().map(|b| b.column(1).as_ref()).collect();
     if keys.is_empty() {

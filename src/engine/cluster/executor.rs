@@ -1,0 +1,87 @@
+//! An executor's process: Ballista's own, with the map stages' functions.
+
+use std::{
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{Arc, OnceLock},
+};
+
+use ballista_core::error::BallistaError;
+use ballista_executor::executor_process::{ExecutorProcessConfig, start_executor_process};
+
+use super::{MESSAGE_BYTES, codec::Codec};
+
+pub const HEARTBEAT_SECONDS: u64 = 5;
+
+/// How long an executor waits for a scheduler that is not there yet.
+const CONNECT_SECONDS: u16 = 600;
+
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Where the scheduler is.
+    pub scheduler: (String, u16),
+    /// Where results are fetched; tasks are taken on the next port.
+    pub address: SocketAddr,
+    /// The name that builds and the scheduler reach this machine by; default: as the scheduler sees it.
+    pub host: Option<String>,
+    /// Tasks at once.
+    pub tasks: usize,
+    /// Where results lie until they are fetched; default: a folder for temporary files.
+    pub work: Option<PathBuf>,
+    /// Where models run, as `models.device` in a job.
+    pub device: String,
+}
+
+/// What the functions of this process know of it.
+struct Place {
+    name: String,
+    device: String,
+}
+
+static PLACE: OnceLock<Place> = OnceLock::new();
+
+/// What this process is called in errors.
+pub fn name() -> &'static str {
+    PLACE.get().map_or("", |place| &place.name)
+}
+
+/// Where this process's models run.
+pub fn device() -> &'static str {
+    PLACE.get().map_or("auto", |place| &place.device)
+}
+
+/// Serves until the process is ended.
+pub async fn serve(options: Options) -> Result<(), BallistaError> {
+    let host = options
+        .host
+        .clone()
+        .unwrap_or_else(|| options.address.ip().to_string());
+    let place = Place {
+        name: format!("{host}:{}", options.address.port()),
+        device: options.device,
+    };
+    // An error means that the process serves already.
+    let _ = PLACE.set(place);
+    let (scheduler_host, scheduler_port) = options.scheduler;
+    let work = options.work.map(|folder| folder.display().to_string());
+    let config = ExecutorProcessConfig {
+        bind_host: options.address.ip().to_string(),
+        external_host: options.host,
+        port: options.address.port(),
+        grpc_port: options.address.port() + 1,
+        scheduler_host,
+        scheduler_port,
+        scheduler_connect_timeout_seconds: CONNECT_SECONDS,
+        vcores: options.tasks,
+        work_dir: work,
+        executor_heartbeat_interval_seconds: HEARTBEAT_SECONDS,
+        // A build fetches its rows at once; what a killed one left goes within the hour.
+        job_data_ttl_seconds: 3600,
+        job_data_clean_up_interval_seconds: 600,
+        grpc_max_decoding_message_size: MESSAGE_BYTES,
+        grpc_max_encoding_message_size: MESSAGE_BYTES,
+        override_physical_codec: Some(Arc::new(Codec::default())),
+        ..ExecutorProcessConfig::default()
+    };
+    start_executor_process(Arc::new(config)).await
+}

@@ -1,0 +1,230 @@
+//! A stage's function on an executor: made from the job when it is first called, its models loaded once per process.
+
+use std::{
+    env, fmt,
+    hash::{Hash, Hasher},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
+};
+
+use arrow::datatypes::DataType;
+use datafusion::{
+    error::{DataFusionError, Result},
+    logical_expr::{
+        ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
+    },
+};
+use serde::{Deserialize, Serialize};
+
+use super::executor;
+use crate::{
+    engine::{
+        EngineError, build,
+        fingerprint::Fingerprints,
+        functions::{self, MapFunction, MapStage},
+        models::Models,
+        topics,
+    },
+    job::{Job, Progress},
+};
+
+/// Begins a definition, so that it is not taken for another codec's.
+const MARK: &[u8] = b"intendex function ";
+
+/// The variable with the key of a job's server.
+const API_KEY: &str = "INTENDEX_API_KEY";
+
+/// What a function is made from.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Definition {
+    /// Name in SQL.
+    name: String,
+    /// What the build expects of it: the executor's files, device and program must come to the same.
+    fingerprint: String,
+    job: Job,
+    /// Where the topics are.
+    generation: PathBuf,
+}
+
+impl Definition {
+    pub fn new(stage: &dyn MapStage, job: &Job, generation: &Path) -> Self {
+        Self {
+            name: stage.name().to_owned(),
+            fingerprint: stage.fingerprint().to_owned(),
+            job: job.clone(),
+            generation: generation.to_owned(),
+        }
+    }
+
+    pub fn encode(&self, bytes: &mut Vec<u8>) -> Result<()> {
+        bytes.extend_from_slice(MARK);
+        serde_json::to_writer(bytes, self).map_err(|e| DataFusionError::External(e.into()))
+    }
+
+    /// None of what is not one.
+    pub fn decode(bytes: &[u8]) -> Option<Result<Self>> {
+        let own = bytes.strip_prefix(MARK)?;
+        Some(serde_json::from_slice(own).map_err(|e| DataFusionError::External(e.into())))
+    }
+}
+
+/// A function that is elsewhere until it is called.
+pub struct Remote {
+    definition: Definition,
+    signature: Signature,
+}
+
+impl Remote {
+    pub fn new(definition: Definition) -> Self {
+        Self {
+            definition,
+            signature: Signature::variadic_any(Volatility::Immutable),
+        }
+    }
+
+    pub fn definition(&self) -> &Definition {
+        &self.definition
+    }
+}
+
+impl fmt::Debug for Remote {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Definition {
+            name, fingerprint, ..
+        } = &self.definition;
+        write!(f, "{name}[{fingerprint}]")
+    }
+}
+
+impl PartialEq for Remote {
+    fn eq(&self, other: &Self) -> bool {
+        let of = |remote: &Self| {
+            let definition = &remote.definition;
+            (definition.name.clone(), definition.fingerprint.clone())
+        };
+        of(self) == of(other)
+    }
+}
+
+impl Eq for Remote {}
+
+impl Hash for Remote {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.definition.name.hash(state);
+        self.definition.fingerprint.hash(state);
+    }
+}
+
+impl ScalarUDFImpl for Remote {
+    fn name(&self) -> &str {
+        &self.definition.name
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    /// The plan that is sent holds the type; it is asked for only where the function is made anyway.
+    fn return_type(&self, types: &[DataType]) -> Result<DataType> {
+        function(&self.definition)?.inner().return_type(types)
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let result = function(&self.definition)?.invoke_with_args(args);
+        result.map_err(|e| failed(&e))
+    }
+}
+
+/// The functions of the job that this process works for; another job's take their place, and their models.
+struct Loaded {
+    job: Job,
+    models: Models,
+    fingerprints: Fingerprints,
+    functions: Vec<(Definition, Arc<ScalarUDF>)>,
+}
+
+fn function(definition: &Definition) -> Result<Arc<ScalarUDF>> {
+    static LOADED: OnceLock<Mutex<Option<Loaded>>> = OnceLock::new();
+    let loaded = LOADED.get_or_init(Mutex::default);
+    let mut loaded = loaded.lock().unwrap_or_else(PoisonError::into_inner);
+    if loaded
+        .as_ref()
+        .is_none_or(|loaded| loaded.job != definition.job)
+    {
+        // The memory of another job's models may be needed.
+        *loaded = None;
+        *loaded = Some(Loaded::new(&definition.job).map_err(|e| failed(&e))?);
+    }
+    let current = loaded.as_mut().expect("set above");
+    current.function(definition)
+}
+
+/// Begins every error of a function.
+pub const ERROR: &str = "intendex executor ";
+
+/// An error that says which executor it comes from.
+pub fn failed(error: &dyn fmt::Display) -> DataFusionError {
+    DataFusionError::Execution(format!("{ERROR}{}: {error}", executor::name()))
+}
+
+impl Loaded {
+    fn new(job: &Job) -> Result<Self, EngineError> {
+        let mut own = job.clone();
+        own.engine.cluster = None;
+        own.models.device = executor::device().to_owned();
+        if let Some(generator) = &mut own.models.generator {
+            // It is never sent.
+            let key = env::var(API_KEY)
+                .ok()
+                .filter(|_| generator.server.is_some());
+            generator.api_key = key.map(Into::into);
+        }
+        build::start_threads(own.engine.threads);
+        let (models, fingerprints) = build::identify(&own)?;
+        Ok(Self {
+            job: job.clone(),
+            models,
+            fingerprints,
+            functions: Vec::new(),
+        })
+    }
+
+    fn function(&mut self, definition: &Definition) -> Result<Arc<ScalarUDF>> {
+        let is_same = |other: &Definition| {
+            other.name == definition.name && other.fingerprint == definition.fingerprint
+        };
+        if let Some((_, found)) = self.functions.iter().find(|(other, _)| is_same(other)) {
+            return Ok(found.clone());
+        }
+        let topics = match definition.name == functions::KEYWORDS && topics::wanted(&self.job) {
+            true => topics::read(&definition.generation).map_err(|e| failed(&e))?,
+            false => Default::default(),
+        };
+        let progress: Arc<dyn Progress> = Arc::new(());
+        let all = functions::all(
+            &self.job,
+            &self.fingerprints,
+            &self.models,
+            progress.clone(),
+            &topics,
+        );
+        let stage = all
+            .into_iter()
+            .find(|stage| stage.name() == definition.name);
+        let stage =
+            stage.ok_or_else(|| failed(&format!("there is no function {}", definition.name)))?;
+        if stage.fingerprint() != definition.fingerprint {
+            return Err(failed(&format!(
+                "{} would not compute here what the build expects: its model files, its device ({}), or its version of Intendex ({}) are others",
+                definition.name,
+                self.models.device(),
+                env!("CARGO_PKG_VERSION")
+            )));
+        }
+        let function = Arc::new(ScalarUDF::from(MapFunction::new(stage, progress)));
+        self.functions
+            .retain(|(other, _)| other.name != definition.name);
+        self.functions.push((definition.clone(), function.clone()));
+        Ok(function)
+    }
+}

@@ -1,0 +1,15 @@
+//! Map stages on an Apache Ballista cluster (feature `cluster`).
+//!
+//! A shard of a stage is one Ballista job of one task: the plan that DataFusion makes of the stage's SQL here, sent as it is
+//! ([`codec`]), so that parts, resume and quarantine are those of a local build. Executors read the shard's parts from the
+//! same path as the build ([`scan`]), load the job's models once ([`function`]), and send the rows back; the build writes them.
+
+pub mod client;
+mod codec;
+pub mod executor;
+mod function;
+mod scan;
+pub mod scheduler;
+
+/// Largest message between the processes, in bytes: a plan holds a whole job, a row may hold a whole document.
+const MESSAGE_BYTES: u32 = 1 << 30;

@@ -1,0 +1,116 @@
+//! A Ballista cluster of real processes.
+
+use std::{
+    fs,
+    net::TcpListener,
+    path::Path,
+    process::{Child, Command, Stdio},
+};
+
+use crate::common::Place;
+
+/// A scheduler and executors, ended when this goes.
+pub struct Cluster<'a> {
+    place: &'a Place,
+    port: u16,
+    pub scheduler: Option<Process>,
+    pub executors: Vec<Process>,
+}
+
+pub struct Process(pub Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl<'a> Cluster<'a> {
+    pub fn start(place: &'a Place, executors: usize) -> Self {
+        let mut cluster = Self {
+            place,
+            port: ports(1),
+            scheduler: None,
+            executors: Vec::new(),
+        };
+        cluster.schedule();
+        (0..executors).for_each(|_| _ = cluster.join(&place.path("")));
+        cluster
+    }
+
+    /// Starts the scheduler, or another one in its place.
+    pub fn schedule(&mut self) {
+        let listen = format!("127.0.0.1:{}", self.port);
+        let arguments = ["scheduler", "--listen", &listen];
+        self.scheduler = None;
+        let folder = self.place.path("");
+        self.scheduler = Some(start(self.place, &folder, &arguments, "scheduler"));
+    }
+
+    /// Starts an executor in this folder, and gives its address.
+    pub fn join(&mut self, folder: &Path) -> String {
+        let listen = format!("127.0.0.1:{}", ports(2));
+        let url = self.url();
+        let arguments = [
+            "executor",
+            "--scheduler",
+            &url,
+            "--listen",
+            &listen,
+            "--tasks",
+            "1",
+        ];
+        let log = format!("executor-{}", listen.replace(':', "-"));
+        self.executors
+            .push(start(self.place, folder, &arguments, &log));
+        listen
+    }
+
+    fn url(&self) -> String {
+        format!("df://127.0.0.1:{}", self.port)
+    }
+
+    /// The setting of a job that runs here.
+    pub fn setting(&self) -> String {
+        format!("engine.cluster={}", self.url())
+    }
+}
+
+/// Starts the program in a folder; what it says goes to a log of this name in the place.
+pub fn start(place: &Place, folder: &Path, arguments: &[&str], log: &str) -> Process {
+    let log = place.path(&format!("{log}.log"));
+    let log = fs::File::options().create(true).append(true).open(log);
+    let child = Command::new(assert_cmd::cargo::cargo_bin("intendex"))
+        .current_dir(folder)
+        .args(arguments)
+        .stdout(Stdio::null())
+        .stderr(log.unwrap())
+        .spawn();
+    Process(child.unwrap())
+}
+
+/// What all processes have said.
+pub fn logs(place: &Place) -> String {
+    let mut all = String::new();
+    for entry in fs::read_dir(place.path("")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|e| e == "log") {
+            let said = fs::read_to_string(&path).unwrap();
+            all += &format!("{}:\n{said}\n", path.display());
+        }
+    }
+    all
+}
+
+/// The first of so many ports in a row that are free.
+fn ports(count: u16) -> u16 {
+    loop {
+        let first = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = first.local_addr().unwrap().port();
+        let others = (1..count).all(|i| TcpListener::bind(("127.0.0.1", port + i)).is_ok());
+        if others {
+            return port;
+        }
+    }
+}
