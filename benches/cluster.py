@@ -3,7 +3,7 @@
     python benches/cluster.py INTENDEX MODEL [SECONDS]
 
 INTENDEX is built with `--features cluster`, MODEL an embedder's folder. A server on loopback answers every prompt after
-SECONDS (default 0.4); the stage `queries` of a job of 64 shards asks it once for each of 512 chunks, one at a time for
+SECONDS (default 0.2); the stage `queries` of a job of 64 shards asks it once for each of 512 chunks, one at a time for
 each task. Printed: the stage's wall-clock seconds in one process, and on 1, 2, 4 and 8 executors of one task each, and the
 efficiency t(1) / (n · t(n)) against one executor.
 """
@@ -30,7 +30,7 @@ class Sleeper(BaseHTTPRequestHandler):
     """A chat server that takes its time and knows one answer."""
 
     protocol_version = "HTTP/1.1"
-    seconds = 0.4
+    seconds = 0.2
 
     def do_POST(self):
         self.rfile.read(int(self.headers["Content-Length"]))
@@ -148,7 +148,7 @@ def main():
         write_job(bench.folder, model, f"http://127.0.0.1:{server.server_port}/v1")
         alone = bench.stage()
         slept = SHARDS * DOCUMENTS * Sleeper.seconds
-        print(f"asleep in all {slept:.1f} s; in one process {alone:.1f} s")
+        print(f"asleep in all {slept:.1f} s; in one process {alone:.1f} s", flush=True)
         print("executors  seconds  efficiency  against one process")
         one = None
         for executors in EXECUTORS:

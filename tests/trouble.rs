@@ -241,6 +241,35 @@ fn a_second_writer_waits_for_the_first_to_die() {
     assert!(Path::exists(&place.generation(1)));
 }
 
+/// A server that answers but gives no log-probabilities is refused before it has written anything; one that is not needed for
+/// scores may be anything.
+#[test]
+fn a_server_that_cannot_score_is_refused_at_once() {
+    let place = Place::new(&documents());
+    let server = server::Server::start();
+    server.refuse("no document has this");
+    let job = fs::read_to_string(place.path("job.toml")).unwrap();
+    let model = format!("model = \"m\"\nserver = \"{}\"", server.base);
+    let job = job.replace("model = \"qwen2.gguf\"", &model);
+    fs::write(place.path("job.toml"), &job).unwrap();
+    let said = place.build_expecting(2, &["--set", "expand.keep=0.5"]);
+    assert!(
+        said.contains("cannot score") && said.contains("expand.filter"),
+        "{said}"
+    );
+    assert!(!place.path("out/generations/building/documents").exists());
+    let by_vectors = ["--set", "expand.keep=0.5", "--set", "expand.filter=cosine"];
+    place.build_expecting(0, &by_vectors);
+    // It is not asked for what is known.
+    fs::write(
+        place.path("job.toml"),
+        job.replace(&server.base, "http://127.0.0.1:9/v1"),
+    )
+    .unwrap();
+    let plan = place.run(&["plan", "job.toml", "--set", "expand.keep=0.5"]);
+    assert_eq!(plan.status.code(), Some(0));
+}
+
 /// Failures of a model are no reason to fail for ever: the shard that broke the limit is run again.
 #[test]
 fn a_server_that_recovers_after_too_many_failures() {

@@ -197,12 +197,14 @@ fn check_files(
     mode: Mode,
     hashes: bool,
 ) -> anyhow::Result<()> {
-    let folders: &[&str] = match mode {
-        Mode::Sparse => &["sparse/", "chunks/"],
-        Mode::Dense => &["dense/", "chunks/"],
-        Mode::Hybrid => &["sparse/", "dense/", "chunks/"],
+    let indexes: &[&str] = match mode {
+        Mode::Sparse => &["sparse/"],
+        Mode::Dense => &["dense/"],
+        Mode::Hybrid => &["sparse/", "dense/"],
     };
-    let read = |path: &str| folders.iter().any(|folder| path.starts_with(folder));
+    let datasets = ["chunks/", "queries/", "selection/"];
+    let folders = indexes.iter().chain(&datasets);
+    let read = |path: &str| folders.clone().any(|folder| path.starts_with(folder));
     for file in manifest.files.iter().filter(|file| read(&file.path)) {
         if let Err(difference) = file.compare(generation, hashes) {
             let path = generation.join(&file.path);

@@ -84,6 +84,7 @@ pub fn run(args: VerifyArgs, console: &Console) -> anyhow::Result<ExitStatus> {
         Err(error) => Report {
             generation: number,
             findings: vec![Finding::new("files", "manifest.json", error.to_string())],
+            remedy: Some("--restart".into()),
             ..Report::default()
         },
     };
@@ -116,28 +117,30 @@ fn embedder(args: &VerifyArgs, manifest: &Manifest) -> (Option<Arc<dyn Embed>>, 
     }
 }
 
-/// The first stage of the build whose files are not as they should be. Documents are read again with the chunks; indexes are
-/// built again with any stage, the last one being the cheapest.
-fn first_stage(findings: &[Finding], job: &Job) -> Option<Stage> {
-    let is_damaged = |dataset: Dataset| {
-        findings
+/// The build that mends what was found, taking over all that is sound: a build knows itself what is missing, cut or changed,
+/// writes documents and indexes anew in any case, and has to be told of the first stage whose files are whole and wrong.
+fn remedy(findings: &[Finding], job: &Job) -> Option<String> {
+    let is_damaged = |finding: &&Finding| finding.check != "model";
+    let damaged: Vec<&Finding> = findings.iter().filter(is_damaged).collect();
+    if damaged.is_empty() {
+        return None;
+    }
+    let is_of = |dataset: Dataset| {
+        let folder = format!("{}/", dataset.folder());
+        damaged
             .iter()
-            .any(|finding| finding.what.starts_with(dataset.folder()))
+            .any(|finding| finding.what.starts_with(&folder))
     };
-    let needs_a_run = |stage: &Stage| {
-        let beside: &[Dataset] = match stage {
-            Stage::Chunks => &[Dataset::Documents],
-            Stage::Keywords => &[Dataset::Topics],
-            _ => &[],
-        };
-        let mut datasets = [stage.output(), stage.outcomes()]
-            .into_iter()
-            .chain(beside.iter().copied());
-        datasets.any(is_damaged)
+    let is_wrong = |stage: &Stage| {
+        let topics = *stage == Stage::Keywords && is_of(Dataset::Topics);
+        topics || is_of(stage.output()) || is_of(stage.outcomes())
     };
-    let stages = stages(job);
-    let first = stages.iter().find(|stage| needs_a_run(stage));
-    first.or(stages.last()).copied()
+    let is_known = damaged.iter().any(|finding| finding.check == "files");
+    let wrong = stages(job).into_iter().find(is_wrong).filter(|_| !is_known);
+    Some(match wrong {
+        Some(stage) => format!("--from {}", stage.name()),
+        None => "--restart".into(),
+    })
 }
 
 /// What was checked, and what is wrong.
@@ -153,8 +156,8 @@ struct Report {
     /// Whether the sample was embedded again.
     model: bool,
     findings: Vec<Finding>,
-    /// The stage that a build has to begin with to mend it.
-    from: Option<&'static str>,
+    /// The flag of the build that mends it.
+    remedy: Option<String>,
 }
 
 impl Report {
@@ -170,8 +173,7 @@ impl Report {
             summary.map_or(0, |summary| summary.rows)
         };
         let chunks = rows(Dataset::Chunks);
-        let is_damaged = findings.iter().any(|finding| finding.check != "model");
-        let from = is_damaged.then(|| first_stage(&findings, &manifest.parameters));
+        let remedy = remedy(&findings, &manifest.parameters);
         Self {
             generation,
             files: manifest.files.len(),
@@ -181,7 +183,7 @@ impl Report {
             sample: sample.of(chunks),
             model,
             findings,
-            from: from.flatten().map(Stage::name),
+            remedy,
         }
     }
 
@@ -214,11 +216,11 @@ impl Report {
                 n => format!("{n} findings"),
             },
         )?;
-        if let Some(stage) = self.from {
+        if let Some(flag) = &self.remedy {
             writeln!(
                 out,
-                "`intendex build --from {stage}` makes a new generation, taking nothing over of that stage and later ones; \
-                 `intendex rollback` returns to an earlier one"
+                "`intendex build JOB {flag}` makes a new generation of what is sound, and `intendex generations` lists \
+                 earlier ones to return to"
             )?;
         }
         Ok(())

@@ -32,7 +32,7 @@ use crate::{
         progress::{Header, Meter, Tally},
     },
 };
-use resolve::{Input, Start, refuse_missing};
+use resolve::{Input, Start, check_scores, refuse_missing};
 pub use resolve::{identify, job_name, needs_generator, stages, start_threads, unchanged};
 
 #[derive(Debug, Clone, Default)]
@@ -148,6 +148,7 @@ impl Build<'_> {
     /// Computes what is missing. None: told to stop before the indexes.
     fn run(&mut self, input: &Input) -> Result<Option<Indexes>, EngineError> {
         self.check_failures()?;
+        check_scores(self.job, &self.models)?;
         let Input { runtime, ctx, .. } = input;
         functions::register(
             ctx,
@@ -257,11 +258,9 @@ impl Build<'_> {
             let busy = self.models.busy();
             let embedder = self.models.embedder()?;
             let (job, progress) = (self.job, &*self.progress);
-            let chunks = self.building.journal.total(Stage::Chunks.name());
             topics::write(
                 job,
                 (&folder, shards),
-                (&chunks, &self.fingerprints),
                 &sources,
                 &*embedder,
                 &mut tally,

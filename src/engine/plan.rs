@@ -186,13 +186,7 @@ impl Planner<'_> {
     fn outgrows_topics(&self, corpus: &Counted) -> bool {
         let earlier = self.earlier.as_ref().filter(|_| topics::wanted(self.job));
         let found_in = earlier.and_then(|e| topics::found_in(&e.published.folder).ok());
-        let is_cut_alike = self.changed(Stage::Chunks).is_none();
-        let corpus = topics::Corpus {
-            chunks: self.indexed(corpus).0,
-            documents: corpus.all.documents,
-            known: is_cut_alike.then_some(corpus.known.documents),
-        };
-        found_in.is_some_and(|found_in| !corpus.fits(found_in))
+        found_in.is_some_and(|found_in| !topics::fit(&found_in, &corpus.sketch))
     }
 
     fn is_damaged(&self, stage: Stage) -> bool {
@@ -201,13 +195,17 @@ impl Planner<'_> {
             .any(|dataset| self.damaged.contains(dataset))
     }
 
+    /// Whether the published topics are of no use, though their settings are the same.
+    fn finds_topics(&self) -> bool {
+        self.damaged.contains(&Dataset::Topics) || self.has_outgrown_topics
+    }
+
     fn unchanged(&self, stage: Stage) -> bool {
         self.earlier.as_ref().is_some_and(|earlier| {
             let fingerprint = |name: &str| earlier.published.manifest.stages.get(name);
             // Keywords are chosen by the topics.
             let same_topics = fingerprint(topics::STAGE) == Some(&self.fingerprints.topics)
-                && !self.damaged.contains(&Dataset::Topics)
-                && !self.has_outgrown_topics;
+                && !self.finds_topics();
             fingerprint(stage.name()).map(String::as_str) == Some(self.fingerprints.of(stage))
                 && (stage != Stage::Keywords || same_topics)
         })
@@ -397,6 +395,9 @@ impl Planner<'_> {
         match changed {
             _ if self.earlier.is_none() => "nothing is published yet".into(),
             None if self.is_damaged(stage) => "its files in the published index are damaged".into(),
+            Some(Stage::Keywords) if stage == Stage::Keywords && self.finds_topics() => {
+                "the topics are found anew: the corpus has become another, or their files are damaged".into()
+            }
             Some(changed) if changed == stage => {
                 "its parameters or model files have changed since the published index".into()
             }

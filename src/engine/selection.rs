@@ -14,7 +14,11 @@ use arrow::array::{ArrayRef, AsArray, BooleanArray, Float32Array, RecordBatch, S
 use super::EngineError;
 use crate::{
     chunk::objective::dot,
-    expand::{filter::Threshold, queries::Origin, scores},
+    expand::{
+        filter::{self, NOT_FOUND, ROUND_TRIP, Threshold},
+        queries::Origin,
+        scores,
+    },
     index::{DenseIndex, analyzer},
     job::{
         Job,
@@ -29,10 +33,6 @@ use crate::{
 
 /// A word of the vocabulary in a larger share of the chunks says nothing.
 const COMMON: f64 = 0.05;
-/// How far down a query may find its own chunk; beyond, it counts as not found.
-const ROUND_TRIP: usize = 100;
-/// The score of a query that does not find its own chunk; it is never taken.
-const NOT_FOUND: f32 = -(ROUND_TRIP as f32);
 
 /// Whether some queries may not be taken.
 pub fn is_partial(expand: &spec::Expand) -> bool {
@@ -73,14 +73,12 @@ impl Selector<'_> {
             return Ok(());
         }
         let threshold = self.threshold()?;
-        let by_place = round_trip.is_some();
         for shard in 0..self.shards {
             let mut decided = self.read_part(shard)?;
             for query in &mut decided {
                 // One without a score keeps what was decided: it is taken, unless it is vocabulary that was refused.
                 if let Some(score) = query.score {
-                    let is_found = !by_place || score > NOT_FOUND;
-                    query.taken = is_found && threshold.is_some_and(|lowest| score >= lowest);
+                    query.taken = filter::reaches(score, threshold);
                 }
             }
             self.write_part(shard, &decided)?;
@@ -362,4 +360,44 @@ pub fn left_out(generation: &Path, shard: usize) -> Result<HashSet<String>, Engi
         }
     })?;
     Ok(left_out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn vocabulary_is_taken_that_another_chunk_has_and_few_have() {
+        let phrases = [
+            ("comet tails", true),
+            // Of the own chunk, but for a word that no chunk has, and one that all have.
+            ("bright comets", false),
+            ("unheard", false),
+            ("star", false),
+        ];
+        let mut frequencies = Frequencies::new(spec::SparseLanguage::English);
+        phrases.iter().for_each(|(text, _)| frequencies.want(text));
+        let own = "A bright comet and a star.";
+        let others = (0..40).map(|i| format!("Star {i}."));
+        [own.to_owned(), "Its tail was long; a star.".to_owned()]
+            .into_iter()
+            .chain(others)
+            .for_each(|text| frequencies.count(&text));
+        let place = |(place, (text, _)): (usize, &(&str, bool))| Phrase {
+            place,
+            text: (*text).to_owned(),
+            chunk: "own".into(),
+        };
+        let asked: Vec<Phrase> = phrases.iter().enumerate().map(place).collect();
+        let query = |phrase: &Phrase| Decided {
+            id: phrase.text.clone(),
+            score: None,
+            taken: true,
+        };
+        let mut decided: Vec<Decided> = asked.iter().map(query).collect();
+        let texts = HashMap::from([("own".to_owned(), own.to_owned())]);
+        frequencies.refuse(&mut decided, &asked, &texts);
+        let taken: Vec<(&str, bool)> = decided.iter().map(|q| (&*q.id, q.taken)).collect();
+        assert_eq!(taken, phrases);
+    }
 }

@@ -1,36 +1,40 @@
 //! The topics of a corpus: found once, in a sample of its chunks, and kept from build to build.
 //!
 //! Topics found anew would be others after any change of the corpus, and with them the keywords and queries of every chunk. So
-//! a build takes them over from an earlier one, until the corpus is half or twice what they were found in, most of its documents
-//! are new, or the settings or the model of topics change.
+//! a build takes them over from an earlier one, until the corpus shares less than half of its documents with the one they were
+//! found in, or the settings or the model of topics change.
 
 use std::{path::Path, sync::Arc};
 
 use arrow::{
     array::{
-        Array, ArrayRef, AsArray, FixedSizeListArray, Float32Array, ListArray, RecordBatch,
-        StringArray, StructArray, UInt32Array, UInt64Array,
+        Array, ArrayRef, AsArray, FixedSizeListArray, Float32Array, ListArray, ListBuilder,
+        RecordBatch, StringArray, StructArray, UInt32Array, UInt64Array, UInt64Builder,
     },
     buffer::OffsetBuffer,
     datatypes::{DataType, Field, Float32Type, UInt64Type},
 };
 
-use super::{
-    EngineError, fingerprint::Fingerprints, functions::TEXTS_AT_ONCE, reuse::Source, stage::Stage,
-};
+use super::{EngineError, functions::TEXTS_AT_ONCE, reuse::Source};
 use crate::{
-    expand::topics::{self, Topic, Topics},
+    expand::{
+        sketch::Sketch,
+        topics::{self, Topic, Topics},
+    },
     job::{Job, Progress, spec::VectorType},
     model::{Embed, TextKind, Vectors},
     store::{
         Dataset,
-        dataset::{PartWriter, each_row, read_part, text},
+        dataset::{PartWriter, column_of_texts, count_rows, each_row, read_part, text},
         progress::Tally,
         schema,
     },
 };
 
 pub const STAGE: &str = "topics";
+
+/// The least share of the documents of two corpora that both have, for the topics of one to fit the other.
+const SHARED: f64 = 0.5;
 
 /// Whether the job's keywords are to cover topics.
 pub fn wanted(job: &Job) -> bool {
@@ -39,13 +43,13 @@ pub fn wanted(job: &Job) -> bool {
 
 /// Reads the topics of a generation.
 pub fn read(generation: &Path) -> Result<Topics, EngineError> {
-    Ok(read_with_size(generation)?.0)
+    Ok(read_with_corpus(generation)?.0)
 }
 
-/// The topics, and how many chunks the corpus had that they were found in.
-fn read_with_size(generation: &Path) -> Result<(Topics, u64), EngineError> {
+/// The topics, and the sketch of the corpus that they were found in.
+fn read_with_corpus(generation: &Path) -> Result<(Topics, Sketch), EngineError> {
     let path = Dataset::Topics.part(generation, 0);
-    let (mut topics, mut chunks) = (Vec::new(), 0);
+    let (mut topics, mut corpus) = (Vec::new(), Sketch::default());
     for batch in read_part(&path)? {
         let batch = batch.map_err(EngineError::batch(&path))?;
         let column = |name: &str| {
@@ -58,7 +62,7 @@ fn read_with_size(generation: &Path) -> Result<(Topics, u64), EngineError> {
             read("centroid")?.as_fixed_size_list(),
         );
         let sizes = read("size")?.as_primitive::<UInt64Type>();
-        let corpus = read("corpus_chunks")?.as_primitive::<UInt64Type>();
+        let documents = read("documents")?.as_list::<i32>();
         for i in 0..batch.num_rows() {
             let of_topic = words.value(i);
             let of_topic = of_topic.as_struct();
@@ -77,60 +81,48 @@ fn read_with_size(generation: &Path) -> Result<(Topics, u64), EngineError> {
                     .values()
                     .to_vec(),
             });
-            chunks = corpus.value(i);
+            if documents.is_valid(i) {
+                let hashes = documents.value(i);
+                corpus = hashes
+                    .as_primitive::<UInt64Type>()
+                    .values()
+                    .iter()
+                    .copied()
+                    .collect();
+            }
         }
     }
-    Ok((Topics(topics), chunks))
+    Ok((Topics(topics), corpus))
 }
 
-/// How many chunks the corpus had that a generation's topics were found in.
-pub fn found_in(generation: &Path) -> Result<u64, EngineError> {
-    Ok(read_with_size(generation)?.1)
+/// The sketch of the corpus that a generation's topics were found in.
+pub fn found_in(generation: &Path) -> Result<Sketch, EngineError> {
+    Ok(read_with_corpus(generation)?.1)
 }
 
-/// A corpus as far as it decides whether earlier topics fit it.
-#[derive(Debug, Clone, Copy)]
-pub struct Corpus {
-    pub chunks: u64,
-    pub documents: u64,
-    /// Of the documents, those the earlier build had; None where its chunks were cut otherwise, so that this is not known.
-    pub known: Option<u64>,
+/// Whether topics that were found in one corpus fit another.
+pub fn fit(found_in: &Sketch, corpus: &Sketch) -> bool {
+    found_in.similarity(corpus) >= SHARED
 }
 
-impl Corpus {
-    /// Whether topics that were found in so many chunks fit.
-    pub fn fits(&self, found_in: u64) -> bool {
-        let is_alike = self
-            .known
-            .is_none_or(|known| known >= self.documents.div_ceil(2));
-        found_in / 2 <= self.chunks && self.chunks <= found_in * 2 && is_alike
-    }
-}
-
-/// Writes the topics of the generation being built, those of an earlier one if they still fit. `chunks` is what was done to cut
-/// the corpus, and by which fingerprints.
+/// Writes the topics of the generation being built, those of an earlier one if they still fit.
 pub fn write(
     job: &Job,
     (generation, shards): (&Path, usize),
-    (chunks, fingerprints): (&Tally, &Fingerprints),
     sources: &[&Source],
     embedder: &dyn Embed,
     tally: &mut Tally,
     progress: &dyn Progress,
 ) -> Result<(), EngineError> {
-    let (cut, chunks) = (chunks, chunks.rows);
+    let (mut corpus, mut chunks) = (Sketch::default(), 0);
+    for shard in 0..shards {
+        let texts = column_of_texts(&Dataset::Documents.part(generation, shard), "text")?;
+        texts.iter().for_each(|text| corpus.add(text));
+        chunks += count_rows(&Dataset::Chunks.part(generation, shard))? as u64;
+    }
     let earlier = sources.iter().find_map(|source| {
-        let (topics, found_in) = read_with_size(&source.folder).ok()?;
-        let is_cut_alike = [Stage::Intents, Stage::Chunks].into_iter().all(|stage| {
-            let earlier = source.stages.get(stage.name());
-            earlier.map(String::as_str) == Some(fingerprints.of(stage))
-        });
-        let corpus = Corpus {
-            chunks,
-            documents: cut.computed + cut.reused,
-            known: is_cut_alike.then_some(cut.reused),
-        };
-        corpus.fits(found_in).then_some((topics, found_in))
+        let (topics, found_in) = read_with_corpus(&source.folder).ok()?;
+        fit(&found_in, &corpus).then_some((topics, found_in))
     });
     let (topics, found_in) = match earlier {
         Some(earlier) => {
@@ -140,12 +132,12 @@ pub fn write(
         None => {
             let topics = find(job, (generation, shards, chunks), embedder, tally, progress)?;
             tally.computed = topics.0.len() as u64;
-            (topics, chunks)
+            (topics, corpus)
         }
     };
     tally.rows = topics.0.len() as u64;
     let path = Dataset::Topics.part(generation, 0);
-    let batch = batch(&topics, found_in, embedder.dim()).map_err(EngineError::batch(&path))?;
+    let batch = batch(&topics, &found_in, embedder.dim()).map_err(EngineError::batch(&path))?;
     let mut writer = PartWriter::create(&path, batch.schema())?;
     writer.write(&batch)?;
     writer.finish()?;
@@ -196,7 +188,7 @@ fn find(
 
 fn batch(
     topics: &Topics,
-    found_in: u64,
+    found_in: &Sketch,
     dim: usize,
 ) -> Result<RecordBatch, arrow::error::ArrowError> {
     let schema = schema::schema(Dataset::Topics, &[], (VectorType::F32, dim));
@@ -222,6 +214,17 @@ fn batch(
         Arc::new(Float32Array::from_iter_values(values)),
         None,
     )?;
+    // One sketch is enough.
+    let mut documents = ListBuilder::new(UInt64Builder::new()).with_field(schema::hash_field());
+    for i in 0..all.len() {
+        if i == 0 {
+            found_in
+                .hashes()
+                .for_each(|hash| documents.values().append_value(hash));
+        }
+        documents.append(i == 0);
+    }
+    let documents = documents.finish();
     let columns: Vec<ArrayRef> = vec![
         Arc::new(UInt32Array::from_iter_values(0..all.len() as u32)),
         Arc::new(StringArray::from_iter_values(
@@ -232,7 +235,7 @@ fn batch(
             all.iter().map(|topic| topic.size),
         )),
         Arc::new(centroids),
-        Arc::new(UInt64Array::from_value(found_in, all.len())),
+        Arc::new(documents),
     ];
     RecordBatch::try_new(schema, columns)
 }

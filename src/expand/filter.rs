@@ -1,7 +1,18 @@
-//! Which queries an index takes: those whose gain reaches a percentile over the whole corpus.
+//! Which queries an index takes: those whose score reaches a percentile over the whole corpus.
 //!
 //! The percentile is exact and takes memory that does not grow with the corpus: two passes of counting, first by the
 //! upper and then by the lower half of the score's ordered bits.
+
+/// How far down a query may find its own chunk; beyond, it counts as not found.
+pub const ROUND_TRIP: usize = 100;
+
+/// The score of a query that does not find its own chunk.
+pub const NOT_FOUND: f32 = f32::NEG_INFINITY;
+
+/// Whether an index takes a query of this score; never one that did not find its chunk, however many did not.
+pub fn reaches(score: f32, threshold: Option<f32>) -> bool {
+    score > NOT_FOUND && threshold.is_some_and(|lowest| score >= lowest)
+}
 
 /// Finds the lowest score among the best `keep` share of all scores.
 #[derive(Debug)]
@@ -107,6 +118,20 @@ fn unordered(bits: u32) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_query_that_does_not_find_its_chunk_is_never_taken() {
+        let mut threshold = Threshold::new(0.75);
+        let scores = [NOT_FOUND, -3.0, NOT_FOUND, 0.0];
+        let lowest = loop {
+            scores.iter().for_each(|score| threshold.show(*score));
+            if let Some(lowest) = threshold.end_pass() {
+                break lowest;
+            }
+        };
+        let taken = scores.map(|score| reaches(score, lowest));
+        assert_eq!(taken, [false, true, false, true]);
+    }
     use proptest::prelude::*;
 
     fn threshold(scores: &[f32], keep: f32) -> Option<f32> {

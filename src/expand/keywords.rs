@@ -15,8 +15,6 @@ use super::topics::{Topic, Topics, shares, tells};
 
 /// Most keywords of a chunk.
 const MOST: usize = 10;
-/// Topics of a chunk that are covered, the largest first; the other keywords are what is closest to it as a whole.
-const TOPICS: usize = 6;
 /// Words of a phrase; of three, most are pieces of sentences.
 const PHRASE: usize = 2;
 /// Phrases that are compared, evenly spaced in a chunk that has more.
@@ -176,7 +174,7 @@ fn choose(
         keywords: Vec::new(),
         alike: vec![0.0; phrases.rows()],
     };
-    for (topic, _) in shares.iter().take(TOPICS) {
+    for (topic, _) in shares.iter().take(MOST) {
         chosen.cover(*topic, &topics.0[*topic as usize]);
     }
     let close: Vec<f32> = (0..phrases.rows())

@@ -5,4 +5,5 @@ pub mod keywords;
 pub mod prompt;
 pub mod queries;
 pub mod scores;
+pub mod sketch;
 pub mod topics;

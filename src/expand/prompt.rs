@@ -107,8 +107,8 @@ pub fn list(passage: &str, keywords: &[String], examples: &[Example]) -> Prompt 
     few_shot(LIST_INSTRUCTION, own, built_in, asked)
 }
 
-/// What the prompts of [`question`], [`list`] and [`vocabulary`] show as answers, for passages other than this: a generator may
-/// repeat one for any passage.
+/// What the prompts of [`question`] and [`list`] show as answers, for passages other than this: a generator may repeat one for
+/// any passage.
 pub fn shown_answers<'a>(passage: &str, examples: &'a [Example]) -> Vec<&'a str> {
     let own = || examples.iter().filter(|e| e.passage != passage);
     let mut shown: Vec<&str> = own().map(|e| e.question.as_str()).collect();
@@ -119,8 +119,12 @@ pub fn shown_answers<'a>(passage: &str, examples: &'a [Example]) -> Vec<&'a str>
     if examples.iter().all(|e| e.queries.is_empty()) {
         shown.extend(EXAMPLES.iter().flat_map(|e| e.queries.lines()));
     }
-    shown.extend(EXAMPLES.iter().flat_map(|e| e.vocabulary.lines()));
     shown
+}
+
+/// The same of [`vocabulary`].
+pub fn shown_vocabulary() -> Vec<&'static str> {
+    EXAMPLES.iter().flat_map(|e| e.vocabulary.lines()).collect()
 }
 
 /// The prompt whose continuation is words that the passage lacks.

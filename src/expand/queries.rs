@@ -115,7 +115,10 @@ fn write_group(
         let answer = |origin| (origin, answers.next().unwrap_or_else(|| Err(missing())));
         let completions: Vec<_> = origins.into_iter().map(answer).collect();
         written.push(passage.and_then(|(passage, truncated)| {
-            let shown = prompt::shown_answers(&passage, &settings.examples);
+            let mut shown = prompt::shown_answers(&passage, &settings.examples);
+            if settings.vocabulary {
+                shown.extend(prompt::shown_vocabulary());
+            }
             let shown: Vec<BTreeSet<String>> = shown.into_iter().map(words).collect();
             gather(chunk, completions, truncated, &shown)
         }));

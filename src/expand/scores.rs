@@ -169,19 +169,14 @@ fn alone(
         .iter()
         .map(|text| (prompt.clone(), vec![text.clone()]))
         .collect();
-    let first = |found: Vec<LogProb>| found.into_iter().next().unwrap_or(NOTHING);
-    scorer
-        .score(&requests)
-        .into_iter()
-        .map(|found| found.map(first))
-        .collect()
+    let missing = || ModelError::Model {
+        model: "generator".into(),
+        message: "gave no score for a text".into(),
+    };
+    let first = |found: Vec<LogProb>| found.into_iter().next().ok_or_else(missing);
+    let found = scorer.score(&requests).into_iter();
+    found.map(|found| found.and_then(first)).collect()
 }
-
-/// Of a text without tokens.
-const NOTHING: LogProb = LogProb {
-    sum: 0.0,
-    tokens: 0,
-};
 
 fn relevance(
     scorer: &dyn Score,

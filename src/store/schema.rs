@@ -168,7 +168,8 @@ fn queries() -> Vec<FieldRef> {
     ]
 }
 
-/// `size` counts the sampled chunks that are closest to the centroid, `corpus_chunks` those of the corpus they were drawn from.
+/// `size` counts the sampled chunks that are closest to the centroid. `documents`, of the first topic alone, is the sketch of the
+/// corpus that the topics were found in: the smallest hashes of its texts, ascending.
 fn topics(dim: usize) -> Vec<FieldRef> {
     vec![
         required("topic_id", DataType::UInt32),
@@ -176,8 +177,13 @@ fn topics(dim: usize) -> Vec<FieldRef> {
         required("words", list(DataType::Struct(word_fields()))),
         required("size", DataType::UInt64),
         required("centroid", vector_type(VectorType::F32, dim)),
-        required("corpus_chunks", DataType::UInt64),
+        optional("documents", DataType::List(hash_field())),
     ]
+}
+
+/// A hash of the sketch.
+pub fn hash_field() -> FieldRef {
+    Arc::new(Field::new("item", DataType::UInt64, false))
 }
 
 fn chunk_topics() -> Vec<FieldRef> {

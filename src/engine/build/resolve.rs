@@ -63,17 +63,6 @@ pub fn identify(job: &Job) -> Result<(Models, Fingerprints), EngineError> {
     if job.engine.cluster.is_none() {
         on_gpu = models.device() != "cpu";
     }
-    // Before anything is written.
-    if stages(job).contains(&Stage::Scores)
-        && job
-            .expand
-            .scores()
-            .iter()
-            .any(|s| *s != Scored::CrossEncoder)
-        && !models.can_score()?
-    {
-        return Err(EngineError::Refused(CANNOT_SCORE.into()));
-    }
     check_factory(job, &models)?;
     let fingerprints = Fingerprints::new(
         job,
@@ -108,6 +97,18 @@ impl Input {
             scan,
             _spill: spill,
         })
+    }
+}
+
+/// Refuses a job whose scores its server cannot give, before anything is written. One that cannot be asked now may not be
+/// needed: what is scored already is taken over.
+pub fn check_scores(job: &Job, models: &Models) -> Result<(), EngineError> {
+    let by_generator = |scored: &Scored| *scored != Scored::CrossEncoder;
+    let asked =
+        stages(job).contains(&Stage::Scores) && job.expand.scores().iter().any(by_generator);
+    match asked && matches!(models.can_score(), Ok(false)) {
+        true => Err(EngineError::Refused(CANNOT_SCORE.into())),
+        false => Ok(()),
     }
 }
 

@@ -22,6 +22,7 @@ use crate::{
         models::title_tokens,
         stage::{self, Stage},
     },
+    expand::sketch::Sketch,
     intent::question_count,
     job::{
         Job,
@@ -112,12 +113,14 @@ pub struct Known {
 }
 
 /// A corpus: what is known of it, what is not, and the whole.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Counted {
     pub known: Known,
     pub new: Count,
     pub all: Count,
     pub rejected: u64,
+    /// By which its topics are told from another's.
+    pub sketch: Sketch,
 }
 
 /// Reads the corpus once. What each document counts for goes to a file in the folder `scratch`, so that memory does
@@ -132,7 +135,7 @@ pub async fn count(
     let joins = Joins::new(ctx, scratch, "counting the corpus")?;
     let path = joins.path("figures");
     let mut writer = PartWriter::scratch(&path, schema())?;
-    let mut rejected = 0;
+    let (mut rejected, mut sketch) = (0, Sketch::default());
     let first = stages(job).into_iter().next().unwrap_or(Stage::Chunks);
     let mut batches = std::pin::pin!(scan.stream().await?);
     let own = own_tokens(embedder)?;
@@ -142,6 +145,11 @@ pub async fn count(
         let documents = ingest::documents_batch(&batch.documents, &path)?;
         let keys = stage::keys_of(first, ctx, documents.clone()).await?;
         let mut columns = vec![keys];
+        let texts = documents
+            .column_by_name("text")
+            .map(|c| c.as_string::<i32>());
+        let texts = texts.into_iter().flatten().flatten();
+        texts.for_each(|text| sketch.add(text));
         columns.extend(figures(job, &documents, (embedder, own))?);
         let rows = RecordBatch::try_new(schema(), columns);
         writer.write(&rows.map_err(EngineError::batch(&path))?)?;
@@ -153,6 +161,7 @@ pub async fn count(
         all,
         new: all,
         rejected,
+        sketch,
         ..Counted::default()
     };
     if let Some(published) = published {

@@ -1,8 +1,8 @@
 //! Topics, keywords and scores, and which queries the indexes took.
 
 use arrow::{
-    array::{AsArray, RecordBatch},
-    datatypes::{Float32Type, UInt32Type, UInt64Type},
+    array::{Array, AsArray, RecordBatch},
+    datatypes::{Float32Type, UInt32Type},
 };
 
 use super::{Findings, Subject, part, rows::Rows, step::InStep};
@@ -25,16 +25,19 @@ pub fn topics(subject: &Subject, findings: &mut Findings) -> Option<u32> {
     }
     let mut count = 0;
     let mut messages = Vec::new();
-    let columns = ["topic_id", "centroid", "corpus_chunks"];
+    let columns = ["topic_id", "centroid", "documents"];
     let read = part::each_batch(subject, &name, &columns, |batch| {
         let ids = batch.column(0).as_primitive::<UInt32Type>();
-        let chunks = batch.column(2).as_primitive::<UInt64Type>();
+        let sketch = batch.column(2);
         for i in 0..batch.num_rows() {
             let centroid = batch.column(1).as_fixed_size_list().value(i);
             let centroid = centroid.as_primitive::<Float32Type>().values();
             let length = centroid.iter().map(|x| x * x).sum::<f32>().sqrt();
-            if ids.value(i) != count || chunks.value(i) != chunks.value(0) {
-                messages.push(format!("row {count} is not the next topic of its corpus"));
+            if ids.value(i) != count {
+                messages.push(format!("row {count} is not the next topic"));
+            }
+            if sketch.is_valid(i) != (count == 0) {
+                messages.push("the first topic alone has the sketch of its corpus".into());
             }
             if (length - 1.0).abs() > TOLERANCE {
                 messages.push(format!("topic {count} has a vector of length {length}"));

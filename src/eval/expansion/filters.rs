@@ -6,10 +6,10 @@ use super::embedding::Embedding;
 use super::expanded::{Expanded, Scores};
 use super::variant::is_dense;
 use crate::chunk::objective::dot;
-use crate::expand::scores::combined;
-
-/// Places from this one on count as one.
-const FARTHEST: usize = 100;
+use crate::expand::{
+    filter::{NOT_FOUND, ROUND_TRIP},
+    scores::combined,
+};
 
 /// Leaves out the parts of the gain, which no job filters by, and adds `combined`, `cosine` and `round-trip`.
 pub fn complete(expanded: &mut Expanded, embedding: &Embedding) {
@@ -58,7 +58,11 @@ fn compare(query: usize, expanded: &Expanded, embedding: &Embedding) -> Option<(
     let own = cosine(of.chunk);
     let chunks = 0..expanded.chunks.len();
     let closer = chunks.filter(|chunk| *chunk != of.chunk && cosine(*chunk) > own);
-    Some((own, -(closer.take(FARTHEST).count() as f32)))
+    let place = match closer.take(ROUND_TRIP).count() {
+        ROUND_TRIP => NOT_FOUND,
+        place => -(place as f32),
+    };
+    Some((own, place))
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use super::expanded::{Expanded, Scores};
 use super::variant::is_dense;
-use crate::expand::filter::Threshold;
+use crate::expand::filter::{Threshold, reaches};
 
 /// Indexes of queries, ascending.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -47,8 +47,8 @@ pub fn filtered(expanded: &Expanded, scores: &[Option<f32>], share: f32) -> Sele
             break lowest;
         }
     };
-    let reaches = |score: f32| lowest.is_some_and(|lowest| score >= lowest);
-    Selection::of(expanded, |query| scores[query].is_none_or(reaches))
+    let is_taken = |score| reaches(score, lowest);
+    Selection::of(expanded, |query| scores[query].is_none_or(is_taken))
 }
 
 /// A number that says nothing, from the id, for every query that has any score: what filters are to be better than.

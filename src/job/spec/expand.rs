@@ -119,7 +119,8 @@ pub enum Filter {
     CrossEncoder,
     /// The cosine of the query's and the chunk's vector; needs `dense.enabled`.
     Cosine,
-    /// How many chunks are closer to the query than its own; needs `dense.enabled`.
+    /// How many chunks are closer to the query than its own; one that is not among its hundred closest is never taken, so that
+    /// less than `keep` may be. Needs `dense.enabled`.
     RoundTrip,
 }
 
