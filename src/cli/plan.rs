@@ -1,9 +1,12 @@
 //! `intendex plan`: what a build would do.
 
-use std::io::Write;
+use std::{io::Write, num::NonZeroU64};
 
 use super::{ExitStatus, ResultFormat, load_job};
-use crate::engine::{self, EngineError, plan::Left};
+use crate::engine::{
+    self, EngineError,
+    plan::{Left, Scaled, Scales},
+};
 
 /// Shows what a build would run, why, and on how many rows and tokens; runs nothing.
 #[derive(Debug, clap::Args)]
@@ -19,6 +22,23 @@ pub struct PlanArgs {
         env = "INTENDEX_PLAN_SET"
     )]
     pub set: Vec<String>,
+    /// Also what the job would come to on corpora of so many documents, from nothing, at the rates of the last run.
+    #[arg(
+        long,
+        value_name = "N",
+        value_delimiter = ',',
+        env = "INTENDEX_PLAN_DOCUMENTS"
+    )]
+    pub documents: Vec<NonZeroU64>,
+    /// With --documents: on so many executors of a cluster.
+    #[arg(
+        long,
+        value_name = "N",
+        value_delimiter = ',',
+        default_value = "1",
+        env = "INTENDEX_PLAN_EXECUTORS"
+    )]
+    pub executors: Vec<NonZeroU64>,
     /// How the plan is written.
     #[arg(long, value_enum, default_value = "text", env = "INTENDEX_PLAN_FORMAT")]
     pub format: ResultFormat,
@@ -26,7 +46,12 @@ pub struct PlanArgs {
 
 pub fn run(args: PlanArgs) -> anyhow::Result<ExitStatus> {
     let job = load_job(&args.job, &args.set)?;
-    let plan = engine::plan::plan(&job).map_err(EngineError::with_remedy)?;
+    let numbers = |numbers: &[NonZeroU64]| numbers.iter().map(|n| n.get()).collect();
+    let scales = Scales {
+        documents: numbers(&args.documents),
+        executors: numbers(&args.executors),
+    };
+    let plan = engine::plan::plan(&job, &scales).map_err(EngineError::with_remedy)?;
     let mut out = std::io::stdout().lock();
     if args.format == ResultFormat::Json {
         writeln!(out, "{}", serde_json::to_string_pretty(&plan)?)?;
@@ -81,7 +106,39 @@ pub fn run(args: PlanArgs) -> anyhow::Result<ExitStatus> {
         )?,
         None => {}
     }
+    write_scaled(&mut out, &plan.scaled)?;
     Ok(ExitStatus::Done)
+}
+
+fn write_scaled(out: &mut impl Write, scaled: &[Scaled]) -> std::io::Result<()> {
+    if scaled.is_empty() {
+        return Ok(());
+    }
+    writeln!(
+        out,
+        "\nfrom nothing, at the rates of the last run; in proportion to the documents, the map stages divided among executors like its own device:"
+    )?;
+    writeln!(
+        out,
+        "{:>14}{:>11}{:>12}{:>16}{:>12}{:>16}",
+        "documents", "executors", "time", "of it alone", "disk", "index memory"
+    )?;
+    for scaled in scaled {
+        writeln!(
+            out,
+            "{:>14}{:>11}{:>12}{:>16}{:>12}{:>16}",
+            scaled.documents,
+            scaled.executors,
+            time(Some(scaled.seconds)),
+            time(Some(scaled.alone_seconds)),
+            bytes(scaled.disk_bytes),
+            bytes(scaled.index_memory_bytes)
+        )?;
+    }
+    writeln!(
+        out,
+        "alone: what the building process does by itself, the documents, indexes and verification; index memory: the largest dense index, which is built in memory"
+    )
 }
 
 fn time(seconds: Option<f64>) -> String {
@@ -89,7 +146,8 @@ fn time(seconds: Option<f64>) -> String {
         None => "?".into(),
         Some(s) if s < 120.0 => format!("{s:.0} s"),
         Some(s) if s < 7200.0 => format!("{:.0} min", s / 60.0),
-        Some(s) => format!("{:.1} h", s / 3600.0),
+        Some(s) if s < 360_000.0 => format!("{:.1} h", s / 3600.0),
+        Some(s) => format!("{:.0} days", s / 86_400.0),
     }
 }
 
@@ -97,6 +155,7 @@ fn bytes(n: u64) -> String {
     match n {
         0..1_000_000 => format!("{:.1} kB", n as f64 / 1e3),
         1_000_000..1_000_000_000 => format!("{:.1} MB", n as f64 / 1e6),
-        _ => format!("{:.1} GB", n as f64 / 1e9),
+        1_000_000_000..1_000_000_000_000 => format!("{:.1} GB", n as f64 / 1e9),
+        _ => format!("{:.1} TB", n as f64 / 1e12),
     }
 }

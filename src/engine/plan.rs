@@ -2,6 +2,7 @@
 
 mod count;
 mod disk;
+mod scale;
 mod work;
 
 use std::{path::Path, sync::Arc};
@@ -30,6 +31,7 @@ use crate::{
     },
 };
 use count::{Counted, Known};
+pub use scale::Scaled;
 use work::{queries, work};
 
 /// Why a stage does not run.
@@ -48,6 +50,16 @@ pub struct Plan {
     pub seconds: Option<f64>,
     pub disk_bytes: u64,
     pub disk_basis: String,
+    /// What other corpora and clusters would come to.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub scaled: Vec<Scaled>,
+}
+
+/// Sizes of corpora and clusters that a plan is scaled to.
+#[derive(Debug, Clone, Default)]
+pub struct Scales {
+    pub documents: Vec<u64>,
+    pub executors: Vec<u64>,
 }
 
 /// What an ended build was building.
@@ -75,7 +87,7 @@ pub struct StagePlan {
     pub reason: String,
 }
 
-pub fn plan(job: &Job) -> Result<Plan, EngineError> {
+pub fn plan(job: &Job, scales: &Scales) -> Result<Plan, EngineError> {
     let (models, fingerprints) = identify(job)?;
     let runtime = Runtime::new().map_err(EngineError::Runtime)?;
     let spill = job.engine.spill.clone().filter(|folder| folder.is_dir());
@@ -119,6 +131,7 @@ pub fn plan(job: &Job) -> Result<Plan, EngineError> {
     planner.has_outgrown_topics = planner.outgrows_topics(&count);
     let stages = planner.stages(&count);
     let (disk_bytes, disk_basis) = planner.disk(&count);
+    let scaled = planner.scaled(scales, &count, disk_bytes)?;
     Ok(Plan {
         fingerprint,
         up_to_date,
@@ -127,6 +140,7 @@ pub fn plan(job: &Job) -> Result<Plan, EngineError> {
         stages,
         disk_bytes,
         disk_basis,
+        scaled,
     })
 }
 
@@ -273,10 +287,15 @@ impl Planner<'_> {
                 .into_iter()
                 .map(|stage| self.stage(stage, corpus)),
         );
-        let (chunks, queries) = self.indexed(corpus);
-        let kept = (queries as f64 * f64::from(self.job.expand.keep)).ceil() as u64;
-        let dense = self.job.dense.enabled;
-        let expand = &self.job.expand;
+        let steps = self.steps(self.indexed(corpus)).into_iter();
+        plans.extend(steps.map(|(step, rows)| self.whole(step, rows, "always done anew")));
+        plans
+    }
+
+    /// What follows the stages, and on how many rows; of an index of so many chunks and queries.
+    fn steps(&self, (chunks, queries): (u64, u64)) -> Vec<(&'static str, u64)> {
+        let kept = self.kept(queries);
+        let (dense, expand) = (self.job.dense.enabled, &self.job.expand);
         let steps = [
             (indexes::DENSE_TEXT, chunks, dense),
             (indexes::SELECTION, queries, selection::is_partial(expand)),
@@ -285,8 +304,12 @@ impl Planner<'_> {
             (verify::STAGE, chunks, true),
         ];
         let steps = steps.into_iter().filter(|(.., runs)| *runs);
-        plans.extend(steps.map(|(step, rows, _)| self.whole(step, rows, "always done anew")));
-        plans
+        steps.map(|(step, rows, _)| (step, rows)).collect()
+    }
+
+    /// Of so many queries, those that the indexes take.
+    fn kept(&self, queries: u64) -> u64 {
+        (queries as f64 * f64::from(self.job.expand.keep)).ceil() as u64
     }
 
     /// Why the corpus is read, and what of the published index it no longer holds.
