@@ -104,6 +104,7 @@ impl Fingerprints {
             &job.expand,
             &job.sparse,
             &job.dense,
+            &job.index,
         );
         let shards = (
             job.engine.shard_documents(slowly),
