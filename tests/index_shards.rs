@@ -3,123 +3,28 @@
 #[path = "support/answers.rs"]
 mod answers;
 mod common;
+#[path = "support/ranking.rs"]
+mod ranking;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use answers::{dense_answer, sparse_answer};
-use common::{
-    Place, Row, parquet_files, peers, random_text, read, row, texts, write_queries, write_questions,
-};
+use common::{Place, parquet_files, peers, read, texts};
 use intendex::index::{CiffReader, DenseIndex, SparseIndex};
-use intendex::store::{Manifest, dataset::each_vector, read_json};
-use rand::SeedableRng;
-use rand_chacha::ChaCha8Rng;
+use intendex::store::{dataset::each_vector, read_json};
+use ranking::{MODES, assert_alike, manifest, verified, write_documents};
 use serde_json::{Value, json};
-
-const MODES: [&str; 3] = ["sparse", "dense", "hybrid"];
-
-/// Some seventy documents, of which every third has the text of another, so that many scores are equal.
-fn write_documents(place: &Place) {
-    let text = |i: u64| random_text(&mut ChaCha8Rng::seed_from_u64(i));
-    let documents: Vec<[String; 3]> = (0..70u64)
-        .map(|i| {
-            [
-                format!("doc-{i:02}"),
-                text(i % 5 + 900),
-                text(if i % 3 == 0 { i % 7 } else { i }),
-            ]
-        })
-        .collect();
-    let rows: Vec<Row> = documents
-        .iter()
-        .map(|[id, title, text]| row(id, title, text))
-        .collect();
-    write_questions(&place.path("corpus.parquet"), &rows);
-}
 
 /// A place with a job of ten parts.
 fn place() -> Place {
-    let place = Place::new(&[]);
-    write_documents(&place);
-    place.write_job(
-        "[engine]\nshard_documents = 7\n[chunk]\nmethod = \"fixed\"\ntarget_tokens = 24\n\
-         [expand]\nlists = 0\nqueries = 1\nmax_tokens = 12\n",
-    );
-    let queries: Vec<String> = (0..60u64)
-        .map(|i| random_text(&mut ChaCha8Rng::seed_from_u64(i * 13)))
-        .collect();
-    write_queries(&place.path("queries.parquet"), &queries);
+    let place = ranking::place();
+    write_documents(&place.path("corpus.parquet"), 0..70);
     place
 }
 
 fn build(place: &Place, out: &str, more: &[&str]) -> String {
-    let output = format!("output.path={out}");
-    let settings = ["corpus.intents=questions", &output];
-    let settings = settings.iter().chain(more).flat_map(|set| ["--set", set]);
-    place.build_expecting(0, &settings.collect::<Vec<_>>())
-}
-
-/// The ids and scores of each query's results.
-fn search(place: &Place, out: &str, more: &[&str]) -> Vec<Vec<(String, f64)>> {
-    let queries = [
-        "search",
-        out,
-        "--queries",
-        "queries.parquet",
-        "--format",
-        "json",
-        "-k",
-        "40",
-    ];
-    let output = place.run(&[&queries, more].concat());
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(0), "{said}");
-    let lines = String::from_utf8(output.stdout).unwrap();
-    let results = |line: &str| -> Vec<(String, f64)> {
-        let line: Value = serde_json::from_str(line).unwrap();
-        let results = line["results"].as_array().unwrap().iter();
-        let result = |r: &Value| {
-            (
-                r["chunk_id"].as_str().unwrap().to_owned(),
-                r["score"].as_f64().unwrap(),
-            )
-        };
-        results.map(result).collect()
-    };
-    lines.lines().map(results).collect()
-}
-
-fn assert_alike(place: &Place, one: &str, several: &str, how: &[&str]) {
-    let (one, several) = (search(place, one, how), search(place, several, how));
-    assert_eq!(one.len(), several.len());
-    for (query, (one, several)) in one.iter().zip(&several).enumerate() {
-        assert!(!one.is_empty(), "{how:?}, query {query}");
-        let ids = |found: &[(String, f64)]| -> Vec<String> {
-            found.iter().map(|(id, _)| id.clone()).collect()
-        };
-        assert_eq!(
-            ids(one),
-            ids(several),
-            "{how:?}, query {query}: {one:?} {several:?}"
-        );
-        for ((id, score), (_, other)) in one.iter().zip(several) {
-            assert!(
-                (score - other).abs() <= 1e-5,
-                "{how:?}, {query}, {id}: {score} {other}"
-            );
-        }
-    }
-}
-
-fn verified(place: &Place, out: &str) {
-    let output = place.run(&["verify", out, "--sample", "all"]);
-    let said = String::from_utf8_lossy(&output.stdout);
-    assert_eq!(output.status.code(), Some(0), "{said}");
-}
-
-fn manifest(generation: &Path) -> Manifest {
-    read_json(&generation.join("manifest.json")).unwrap()
+    ranking::build(place, 0, out, more)
 }
 
 fn shards(generation: &Path) -> Vec<PathBuf> {
@@ -244,16 +149,8 @@ fn other_shards_compute_nothing_again() {
     build(&place, "out", &["index.shards=3"]);
     assert_eq!(place.current().as_deref(), Some("2"), "it is up to date");
 
-    // Two documents fewer, one of them changed: what is new is computed, and the shards are dealt out anew.
-    let text = |i: u64| random_text(&mut ChaCha8Rng::seed_from_u64(i + u64::from(i == 20) * 500));
-    let documents: Vec<[String; 2]> = (2..70u64)
-        .map(|i| [format!("doc-{i:02}"), text(i)])
-        .collect();
-    let rows: Vec<Row> = documents
-        .iter()
-        .map(|[id, text]| row(id, id, text))
-        .collect();
-    write_questions(&place.path("corpus.parquet"), &rows);
+    // What is new is computed, and the shards are dealt out anew.
+    write_documents(&place.path("corpus.parquet"), 5..73);
     build(&place, "out", &["index.shards=3"]);
     build(&place, "anew", &[]);
     verified(&place, "out");

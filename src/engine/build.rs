@@ -29,8 +29,8 @@ use crate::{
         progress::{Header, Meter, Tally},
     },
 };
-use resolve::{Input, Start, refuse_missing, start_threads};
-pub use resolve::{identify, job_name, needs_generator, stages, unchanged};
+use resolve::{Input, refuse_missing, start_threads};
+pub use resolve::{Start, identify, job_name, needs_generator, stages, unchanged};
 
 #[derive(Debug, Clone, Default)]
 pub struct Options {

@@ -38,8 +38,24 @@ pub struct Manifest {
     pub dim: usize,
     pub datasets: BTreeMap<String, DatasetSummary>,
     pub indexes: Indexes,
+    /// What it was merged from, in the order of the documents; none where it was built.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub merged: Vec<Merged>,
     /// Every file of the generation but this one and run.json.
     pub files: Vec<FileSummary>,
+}
+
+/// A published index that was merged with others.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Merged {
+    /// Name of the job.
+    pub job: String,
+    /// Fingerprint of everything its datasets depend on.
+    pub plan: String,
+    /// Its `corpus.path`.
+    pub corpus: String,
+    /// How many parts of each dataset are its own, from where those of the index before end.
+    pub parts: usize,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]

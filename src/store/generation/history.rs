@@ -238,6 +238,7 @@ pub(super) mod tests {
             dim: 1,
             datasets: BTreeMap::new(),
             indexes: Indexes::of(Vec::new(), None, 0),
+            merged: Vec::new(),
             files: Vec::new(),
         };
         replace_json(&folder.join(MANIFEST), &manifest).unwrap();
