@@ -47,7 +47,6 @@ pub fn build(
         dim,
         vocabulary: job.expand.vocabulary,
     };
-    let has_queries = job.dense.enabled && job.expand.enabled;
     let mut steps = Steps {
         generation,
         shards: &shards,
@@ -69,31 +68,19 @@ pub fn build(
     if job.sparse.enabled {
         steps.sparse(job)?;
     }
-    if has_queries {
+    if has_queries(job) {
         steps.dense(DENSE_QUERIES, &dense, Side::Queries)?;
     }
-    let summaries = (0..shards.len()).map(|number| IndexShard {
-        parts: shards[number].parts.len(),
-        sparse: job.sparse.enabled.then(|| IndexSummary {
-            rows: steps.rows(SPARSE, number),
-            kind: "tantivy".into(),
-            determinism: Determinism::no(
-                "Tantivy names segments at random; their postings are the same",
-            ),
-        }),
-        dense_text: job
-            .dense
-            .enabled
-            .then(|| dense_summary(dense.factory, steps.rows(DENSE_TEXT, number))),
-        dense_queries: has_queries
-            .then(|| dense_summary(dense.factory, steps.rows(DENSE_QUERIES, number))),
-    });
+    let summaries = (0..shards.len()).map(|number| steps.summary(job, number));
+    let summaries = summaries.collect();
     let taken = shards.iter().map(Shard::count_taken);
-    Ok(Indexes::of(
-        summaries.collect(),
-        selection::lowest(generation, parts)?,
-        taken.sum::<Result<u64, _>>()?,
-    ))
+    let taken = taken.sum::<Result<u64, _>>()?;
+    let lowest = selection::lowest(generation, parts)?;
+    Ok(Indexes::of(summaries, lowest, taken))
+}
+
+fn has_queries(job: &Job) -> bool {
+    job.dense.enabled && job.expand.enabled
 }
 
 /// The index shards, which may be fewer than the job asks for.
@@ -220,6 +207,23 @@ impl Steps<'_> {
             }
         }
         Ok(self.journal.record(stage, shard, tally)?)
+    }
+
+    /// What was built of a shard.
+    fn summary(&self, job: &Job, shard: usize) -> IndexShard {
+        let dense = |stage| dense_summary(&job.dense.factory, self.rows(stage, shard));
+        let of_sparse =
+            Determinism::no("Tantivy names segments at random; their postings are the same");
+        IndexShard {
+            parts: self.shards[shard].parts.len(),
+            sparse: job.sparse.enabled.then(|| IndexSummary {
+                rows: self.rows(SPARSE, shard),
+                kind: "tantivy".into(),
+                determinism: of_sparse,
+            }),
+            dense_text: job.dense.enabled.then(|| dense(DENSE_TEXT)),
+            dense_queries: has_queries(job).then(|| dense(DENSE_QUERIES)),
+        }
     }
 
     /// A shard's number in the journal; none where it is the only one.

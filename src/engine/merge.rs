@@ -103,16 +103,7 @@ pub fn merge(
     let building = Output::new(into).lock(name)?.open(header, true)?;
     let folder = building.folder();
     let meter = Meter::start();
-    progress.start(STAGE, inputs.len() as u64, "indexes");
-    let mut join = Join::new(&folder);
-    for input in &inputs {
-        join.add(input)?;
-        progress.advance(1);
-    }
-    join.finish()?;
-    let indexes = copy_indexes(&inputs, &folder)?;
-    progress.finish();
-    store::sync_tree(&folder)?;
+    let indexes = copy_all(&inputs, &folder, progress)?;
     let mut tally = Tally::default();
     meter.stop(&mut tally);
     let manifest = manifest(&inputs, (into, name), &folder, indexes)?;
@@ -130,6 +121,25 @@ pub fn merge(
     manifest::write_checksums(&folder, &manifest)?;
     let number = building.publish()?;
     Ok(Summary { number, run })
+}
+
+/// The datasets and the indexes.
+fn copy_all(
+    inputs: &[Input],
+    into: &Path,
+    progress: &dyn Progress,
+) -> Result<Indexes, EngineError> {
+    progress.start(STAGE, inputs.len() as u64, "indexes");
+    let mut join = Join::new(into);
+    for input in inputs {
+        join.add(input)?;
+        progress.advance(1);
+    }
+    join.finish()?;
+    let indexes = copy_indexes(inputs, into)?;
+    store::sync_tree(into)?;
+    progress.finish();
+    Ok(indexes)
 }
 
 fn plan(inputs: &[Input]) -> String {
