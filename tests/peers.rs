@@ -1,14 +1,16 @@
 //! Writes a generation and its answers for tests/peers.py, which reads them with FAISS's and Tantivy's own Python
 //! packages.
 
+#[path = "support/answers.rs"]
+mod answers;
 mod common;
 #[path = "support/generation.rs"]
 mod generation;
 
 use std::path::Path;
 
+use answers::{dense_answer, sparse_answer};
 use generation::WordEmbedder;
-use intendex::index::{DenseIndex, SparseIndex, SparseWeights};
 use serde_json::{Value, json};
 
 const QUERIES: [&str; 3] = [
@@ -34,33 +36,4 @@ fn faiss_and_tantivy_answer_as_we_do() {
     let path = dir.join("results.json");
     std::fs::write(&path, results.to_string()).unwrap();
     common::peers(&[&dir, Path::new("--results"), &path]);
-}
-
-fn dense_answer(dir: &Path, name: &str, vector: &[f32]) -> Value {
-    let path = |extension| dir.join(format!("dense/{name}.{extension}"));
-    let index = DenseIndex::open(&path("faiss"), &path("ids")).unwrap();
-    let hits = index.search(vector, 4).unwrap();
-    let ids: Vec<_> = hits
-        .iter()
-        .map(|hit| index.ids().get(hit.row).unwrap())
-        .collect();
-    let scores: Vec<f32> = hits.iter().map(|hit| hit.score).collect();
-    json!({"index": name, "vector": vector, "ids": ids, "scores": scores})
-}
-
-fn sparse_answer(dir: &Path, query: &str) -> Value {
-    let index = SparseIndex::open(&dir.join("sparse")).unwrap();
-    let weights = SparseWeights {
-        title: 0.0,
-        text: 1.0,
-        queries: 0.0,
-    };
-    let hits = index.search(query, 10, weights).unwrap();
-    assert!(!hits.is_empty());
-    let ids: Vec<String> = hits
-        .iter()
-        .map(|hit| index.ids(hit.row).unwrap().0)
-        .collect();
-    let scores: Vec<f32> = hits.iter().map(|hit| hit.score).collect();
-    json!({"terms": index.terms(query), "ids": ids, "scores": scores})
 }

@@ -225,13 +225,7 @@ fn passages_have_their_texts_and_indexed_queries() {
     generation::write(dir.path(), &WordEmbedder::new());
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let wanted = ["naïve docs/1#0", "cats#0", "sea#0", "gone#9"];
-    let indexes = Indexes {
-        query_threshold: Some(0.5),
-        queries_indexed: 2,
-        sparse: None,
-        dense_text: None,
-        dense_queries: None,
-    };
+    let indexes = Indexes::of(Vec::new(), Some(0.5), 2);
     let found = runtime
         .block_on(passages::read(dir.path(), &wanted, &indexes))
         .unwrap();

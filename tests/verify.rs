@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, BooleanArray, FixedSizeListArray, Float32Array, ListBuilder,
-    RecordBatch, StringArray, StringBuilder, UInt64Array,
+    Array, ArrayRef, AsArray, BooleanArray, FixedSizeListArray, Float32Array, RecordBatch,
+    UInt64Array,
 };
 use arrow::compute::{concat_batches, take_record_batch};
 use arrow::datatypes::{Float32Type, UInt64Type};
-use common::{Place, Row, documents, row};
+use common::{Place, Row, documents, row, write_questions};
 use intendex::engine::verify::{Options, Sample, verify};
 use intendex::store::dataset::{PartWriter, read_part};
 use intendex::store::manifest::{DatasetSummary, files, write_checksums};
@@ -50,33 +50,12 @@ fn built() -> Place {
     place
 }
 
-fn write_questions(path: &Path, rows: &[Row]) {
-    let mut questions = ListBuilder::new(StringBuilder::new());
-    for (_, title, _) in rows {
-        for question in ["What is", "How does one use", "When is there"] {
-            let subject = title.unwrap_or_default();
-            questions
-                .values()
-                .append_value(format!("{question} {subject}?"));
-        }
-        questions.append(true);
-    }
-    let column = |get: fn(&Row) -> Option<String>| -> ArrayRef {
-        Arc::new(StringArray::from_iter(rows.iter().map(get)))
-    };
-    let columns = [
-        ("doc_id", column(|row| row.0.map(str::to_owned))),
-        ("title", column(|row| row.1.map(str::to_owned))),
-        ("text", column(|row| row.2.map(str::to_owned))),
-        ("questions", Arc::new(questions.finish()) as ArrayRef),
-    ];
-    let columns = columns
-        .into_iter()
-        .map(|(name, column)| (name, column, true));
-    let batch = RecordBatch::try_from_iter_with_nullable(columns).unwrap();
-    let mut writer = PartWriter::create(path, batch.schema()).unwrap();
-    writer.write(&batch).unwrap();
-    writer.finish().unwrap();
+/// The same in index shards.
+fn built_sharded() -> Place {
+    let place = built();
+    fs::remove_dir_all(place.path("out")).unwrap();
+    place.build_expecting(1, &[BUILT, &["--set", "index.shards=2"]].concat());
+    place
 }
 
 /// Exit code and stdout.
@@ -716,16 +695,95 @@ fn quarantined(generation: &Path, stage: &str, id: &str) {
     writer.finish().unwrap();
 }
 
+/// Faults in one of two index shards, which are of one part each.
+const OF_SHARDS: &[Fault] = &[
+    (
+        "line of a shard's text.ids",
+        |g| {
+            edit_lines(&g.join("shards/00001/dense/text.ids"), |l| {
+                l.remove(0);
+            })
+        },
+        "shards/00001/dense/text.ids",
+    ),
+    (
+        "lines of a shard's queries.ids",
+        |g| edit_lines(&g.join("shards/00000/dense/queries.ids"), |l| l.swap(0, 1)),
+        "shards/00000/dense/queries.ids: line 1",
+    ),
+    (
+        "half of a shard's CIFF",
+        |g| halve(&g.join("shards/00001/sparse.ciff.gz")),
+        "shards/00001/sparse.ciff.gz",
+    ),
+    (
+        "postings of a shard",
+        |g| fs::remove_file(segment_file(&g.join("shards/00001"), "idx")).unwrap(),
+        ".idx",
+    ),
+    (
+        "texts of a shard",
+        |g| edit(g, Dataset::Chunks, |b| swapped(&b, "text")),
+        "shards/00000/sparse",
+    ),
+    (
+        "CIFFs of shards in each other's place",
+        |g| {
+            let shards = g.join("shards");
+            let [first, second, aside] =
+                ["00000/sparse.ciff.gz", "00001/sparse.ciff.gz", "aside"].map(|f| shards.join(f));
+            fs::rename(&first, &aside).unwrap();
+            fs::rename(&second, &first).unwrap();
+            fs::rename(&aside, &second).unwrap();
+        },
+        "shards/00000/sparse.ciff.gz: `tides#0` is missing",
+    ),
+    (
+        "a shard",
+        |g| fs::remove_dir_all(g.join("shards/00001")).unwrap(),
+        "shards/00001/sparse: is missing",
+    ),
+    (
+        "a shard more",
+        |g| fs::create_dir(g.join("shards/00002")).unwrap(),
+        "has 3 index shards; the manifest says 2",
+    ),
+    (
+        "what the manifest says of a shard",
+        |g| {
+            let path = g.join("manifest.json");
+            let mut manifest: Manifest = read_json(&path).unwrap();
+            manifest.indexes.shards[0].parts = 2;
+            manifest.indexes.shards[1].sparse.as_mut().unwrap().rows += 1;
+            replace_json(&path, &manifest).unwrap();
+        },
+        "has index shards of 3 parts where there are 2",
+    ),
+    (
+        "the manifest's shards",
+        |g| {
+            let path = g.join("manifest.json");
+            let mut manifest: Manifest = read_json(&path).unwrap();
+            manifest.indexes.shards.clear();
+            replace_json(&path, &manifest).unwrap();
+        },
+        "sparse: is missing",
+    ),
+];
+
 fn finds(faults: &[Fault], unforged: &[&str]) {
-    let place = built();
+    finds_in(&built(), faults, unforged);
+}
+
+fn finds_in(place: &Place, faults: &[Fault], unforged: &[&str]) {
     let mut missed = Vec::new();
     for (fault, inject, expected) in faults {
-        let generation = copy(&place, "copy");
+        let generation = copy(place, "copy");
         inject(&generation);
         if !unforged.contains(fault) {
             forge(&generation);
         }
-        let (code, said) = check(&place, "copy", &[]);
+        let (code, said) = check(place, "copy", &[]);
         let found = said.lines().any(|line| line.contains(expected));
         // One fault is a few lines, not one for every row that it touches.
         if code != 1 || !found || said.lines().count() > 30 {
@@ -738,6 +796,13 @@ fn finds(faults: &[Fault], unforged: &[&str]) {
 #[test]
 fn what_is_missing_is_found_without_hashes() {
     finds(DROPPED, &[]);
+}
+
+#[test]
+fn faults_of_index_shards_are_found_without_hashes() {
+    let place = built_sharded();
+    assert_eq!(check(&place, "out", &[]).0, 0);
+    finds_in(&place, OF_SHARDS, &[]);
 }
 
 #[test]

@@ -16,6 +16,7 @@ mod generations;
 mod import;
 mod inspect;
 mod man;
+mod merge;
 mod models;
 mod out;
 mod plan;
@@ -61,6 +62,7 @@ pub enum Command {
     Import(import::ImportArgs),
     Plan(plan::PlanArgs),
     Build(build::BuildArgs),
+    Merge(merge::MergeArgs),
     Search(search::SearchArgs),
     Inspect(inspect::InspectArgs),
     Examples(examples::ExamplesArgs),
@@ -137,6 +139,7 @@ fn run(command: Command, console: &Console) -> anyhow::Result<ExitStatus> {
         Command::Import(args) => import::run(args),
         Command::Plan(args) => plan::run(args),
         Command::Build(args) => build::run(args, console),
+        Command::Merge(args) => merge::run(args, console),
         Command::Search(args) => search::run(args),
         Command::Inspect(args) => inspect::run(args),
         Command::Examples(args) => examples::run(args),

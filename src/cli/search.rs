@@ -22,7 +22,7 @@ use crate::{
         fusion::coverage_weight,
         run::{TestQuery, check_ids, read_queries},
     },
-    store::{Manifest, Output, read_json},
+    store::{Manifest, Output, index_shards, read_json},
 };
 
 /// Searches a published index.
@@ -204,7 +204,10 @@ fn check_files(
     };
     let datasets = ["chunks/", "queries/", "selection/"];
     let folders = indexes.iter().chain(&datasets);
-    let read = |path: &str| folders.clone().any(|folder| path.starts_with(folder));
+    let read = |path: &str| {
+        let name = index_shards::without_prefix(path);
+        folders.clone().any(|folder| name.starts_with(folder))
+    };
     for file in manifest.files.iter().filter(|file| read(&file.path)) {
         if let Err(difference) = file.compare(generation, hashes) {
             let path = generation.join(&file.path);

@@ -32,8 +32,8 @@ use crate::{
         progress::{Header, Meter, Tally},
     },
 };
-use resolve::{Input, Start, check_scores, refuse_missing};
-pub use resolve::{identify, job_name, needs_generator, stages, start_threads, unchanged};
+use resolve::{Input, check_scores, refuse_missing};
+pub use resolve::{Start, identify, job_name, needs_generator, stages, start_threads, unchanged};
 
 #[derive(Debug, Clone, Default)]
 pub struct Options {

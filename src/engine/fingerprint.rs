@@ -104,6 +104,7 @@ impl Fingerprints {
             &job.expand,
             &job.sparse,
             &job.dense,
+            &job.index,
         );
         let shards = (
             job.engine.shard_documents(slowly),
@@ -116,7 +117,7 @@ impl Fingerprints {
 
 /// The files' hashes, in order of name: the same model under another name or path is the same model. A server's
 /// files cannot be seen, so its name has to do.
-fn content(identity: &ModelIdentity) -> Vec<String> {
+pub fn content(identity: &ModelIdentity) -> Vec<String> {
     match identity.files.as_slice() {
         [] => vec![identity.name.clone()],
         files => files.iter().map(|f| f.blake3.clone()).collect(),

@@ -1,28 +1,29 @@
-//! Builds the indexes from the finished datasets: streams each part once, in order, and joins a chunk to its queries
-//! within their shard.
+//! Builds the indexes from the finished datasets, one index shard after the other: streams each of its parts once, in order, and
+//! joins a chunk to its queries within their part.
 
 mod dense;
+mod shard;
+mod sparse;
 
-use std::{collections::HashMap, path::Path};
-
-use arrow::array::RecordBatch;
+use std::path::Path;
 
 use super::{
     EngineError,
     selection::{self, Selector},
 };
 use crate::{
-    index::{SparseDocument, SparseIndex, SparseWriter, export_ciff},
     job::{Job, Progress},
     store::{
         Dataset, StoreError,
-        dataset::{count_rows, read_part, text},
-        manifest::{Determinism, IndexSummary, Indexes},
+        dataset::count_rows,
+        index_shards,
+        manifest::{Determinism, IndexShard, IndexSummary, Indexes},
         progress::{Journal, Meter, Tally},
         sync_tree,
     },
 };
 use dense::{Dense, Side};
+use shard::Shard;
 
 pub const SELECTION: &str = "index-selection";
 pub const SPARSE: &str = "index-sparse";
@@ -30,69 +31,76 @@ pub const DENSE_TEXT: &str = "index-dense-text";
 pub const DENSE_QUERIES: &str = "index-dense-queries";
 pub const STAGES: [&str; 4] = [DENSE_TEXT, SELECTION, SPARSE, DENSE_QUERIES];
 
-/// Builds what the job asks for and the journal does not have yet; tells what there is, for the manifest.
+/// Builds what the job asks for and the journal does not have yet; tells what there is, for the manifest. `parts`: of each
+/// dataset.
 pub fn build(
     job: &Job,
     generation: &Path,
-    shards: usize,
+    parts: usize,
     dim: usize,
     journal: &mut Journal,
     progress: &dyn Progress,
 ) -> Result<Indexes, EngineError> {
-    let generation = Generation {
-        folder: generation,
-        shards,
-    };
+    let shards = shards(job, generation, parts)?;
     let dense = Dense {
         factory: &job.dense.factory,
         dim,
         vocabulary: job.expand.vocabulary,
     };
+    let mut steps = Steps {
+        generation,
+        shards: &shards,
+        journal,
+        progress,
+    };
     // First, as queries may be selected by what it finds for them.
     if job.dense.enabled {
-        step(DENSE_TEXT, generation.folder, journal, |tally| {
-            generation.dense(&dense, Side::Text, tally, progress)
-        })?;
+        steps.dense(DENSE_TEXT, &dense, Side::Text)?;
     }
     if selection::is_partial(&job.expand) {
-        step(SELECTION, generation.folder, journal, |tally| {
-            let selector = Selector {
-                job,
-                generation: generation.folder,
-                shards,
-            };
-            selector.write()?;
-            tally.rows = generation.rows(Dataset::Selection)? as u64;
-            Ok(())
-        })?;
+        let selector = Selector {
+            job,
+            generation,
+            shards: parts,
+        };
+        steps.selection(&selector)?;
     }
     if job.sparse.enabled {
-        step(SPARSE, generation.folder, journal, |tally| {
-            generation.sparse(job, tally, progress)
-        })?;
+        steps.sparse(job)?;
     }
-    if job.dense.enabled && job.expand.enabled {
-        step(DENSE_QUERIES, generation.folder, journal, |tally| {
-            generation.dense(&dense, Side::Queries, tally, progress)
-        })?;
+    if has_queries(job) {
+        steps.dense(DENSE_QUERIES, &dense, Side::Queries)?;
     }
-    Ok(Indexes {
-        query_threshold: selection::lowest(generation.folder, shards)?,
-        queries_indexed: generation.count_taken()?,
-        sparse: job.sparse.enabled.then(|| IndexSummary {
-            rows: journal.total(SPARSE).rows,
-            kind: "tantivy".into(),
-            determinism: Determinism::no(
-                "Tantivy names segments at random; their postings are the same",
-            ),
-        }),
-        dense_text: job
-            .dense
-            .enabled
-            .then(|| dense_summary(&job.dense.factory, journal.total(DENSE_TEXT).rows)),
-        dense_queries: (job.dense.enabled && job.expand.enabled)
-            .then(|| dense_summary(&job.dense.factory, journal.total(DENSE_QUERIES).rows)),
-    })
+    let summaries = (0..shards.len()).map(|number| steps.summary(job, number));
+    let summaries = summaries.collect();
+    let taken = shards.iter().map(Shard::count_taken);
+    let taken = taken.sum::<Result<u64, _>>()?;
+    let lowest = selection::lowest(generation, parts)?;
+    Ok(Indexes::of(summaries, lowest, taken))
+}
+
+fn has_queries(job: &Job) -> bool {
+    job.dense.enabled && job.expand.enabled
+}
+
+/// The index shards, which may be fewer than the job asks for.
+fn shards<'a>(job: &Job, generation: &'a Path, parts: usize) -> Result<Vec<Shard<'a>>, StoreError> {
+    let chunks = (0..parts).map(|part| count_rows(&Dataset::Chunks.part(generation, part)));
+    let chunks: Vec<usize> = chunks.collect::<Result<_, _>>()?;
+    let ranges = index_shards::split(&chunks, job.index.shards);
+    let (wanted, count) = (job.index.shards, ranges.len());
+    if count < wanted {
+        tracing::warn!(
+            "index.shards is {wanted}, but the corpus makes no more than {count} parts with chunks, so that there are \
+             {count} index shards; a lower engine.shard_documents makes more parts"
+        );
+    }
+    let shard = |(number, parts)| Shard {
+        generation,
+        parts,
+        folder: generation.join(index_shards::prefix(number, count)),
+    };
+    Ok(ranges.into_iter().enumerate().map(shard).collect())
 }
 
 fn dense_summary(factory: &str, rows: u64) -> IndexSummary {
@@ -108,144 +116,123 @@ fn dense_summary(factory: &str, rows: u64) -> IndexSummary {
     }
 }
 
-/// Runs a step that the journal does not have yet; what it wrote is synced before it counts as done.
-fn step(
-    name: &'static str,
-    generation: &Path,
-    journal: &mut Journal,
-    work: impl FnOnce(&mut Tally) -> Result<(), EngineError>,
-) -> Result<(), EngineError> {
-    if journal.is_done(name, None) {
-        return Ok(());
-    }
-    let mut tally = Tally::default();
-    let meter = Meter::start();
-    work(&mut tally)?;
-    meter.stop(&mut tally);
-    tally.computed = tally.rows;
-    for part in ["selection", "sparse", "sparse.ciff.gz", "dense"] {
-        let path = generation.join(part);
-        if path.exists() {
-            sync_tree(&path)?;
-        }
-    }
-    Ok(journal.record(name, None, tally)?)
+/// Runs what the journal does not have yet; what was written is synced before it counts as done.
+struct Steps<'a> {
+    generation: &'a Path,
+    shards: &'a [Shard<'a>],
+    journal: &'a mut Journal,
+    progress: &'a dyn Progress,
 }
 
-struct Generation<'a> {
-    folder: &'a Path,
-    shards: usize,
-}
-
-impl Generation<'_> {
-    /// The batches of a shard's part; none if the stage wrote no part for it.
-    fn each_batch(
-        &self,
-        dataset: Dataset,
-        shard: usize,
-        mut visit: impl FnMut(&RecordBatch) -> Result<(), EngineError>,
+impl Steps<'_> {
+    fn dense(
+        &mut self,
+        stage: &'static str,
+        settings: &Dense,
+        side: Side,
     ) -> Result<(), EngineError> {
-        let path = dataset.part(self.folder, shard);
-        if !path.exists() {
+        let progress = self.progress;
+        self.each_shard(
+            (stage, "vectors"),
+            |shard| shard.count_vectors(settings, side),
+            |shard, rows| shard.dense(settings, side, rows, progress),
+        )
+    }
+
+    fn sparse(&mut self, job: &Job) -> Result<(), EngineError> {
+        let progress = self.progress;
+        self.each_shard(
+            (SPARSE, "chunks"),
+            |shard| Ok(shard.rows(Dataset::Chunks)?),
+            |shard, _| shard.sparse(job, progress),
+        )
+    }
+
+    fn selection(&mut self, selector: &Selector) -> Result<(), EngineError> {
+        if self.journal.is_done(SELECTION, None) {
             return Ok(());
         }
-        for batch in read_part(&path)? {
-            visit(&batch.map_err(EngineError::batch(&path))?)?;
-        }
-        Ok(())
+        self.record(SELECTION, None, |generation| {
+            selector.write()?;
+            let parts = Dataset::Selection.parts(generation)?;
+            let rows = parts.iter().map(|part| count_rows(part));
+            Ok(rows.sum::<Result<usize, _>>()? as u64)
+        })
     }
 
-    fn rows(&self, dataset: Dataset) -> Result<usize, StoreError> {
-        dataset
-            .parts(self.folder)?
-            .iter()
-            .map(|p| count_rows(p))
-            .sum()
-    }
-
-    fn count_taken(&self) -> Result<u64, EngineError> {
-        let mut count = self.rows(Dataset::Queries)?;
-        for shard in 0..self.shards {
-            count -= selection::left_out(self.folder, shard)?.len();
-        }
-        Ok(count as u64)
-    }
-
-    fn sparse(
-        &self,
-        job: &Job,
-        tally: &mut Tally,
-        progress: &dyn Progress,
+    /// Runs a stage for every shard; `count` says how many rows a shard gives, `work` how many it gave.
+    fn each_shard(
+        &mut self,
+        (stage, unit): (&'static str, &'static str),
+        count: impl Fn(&Shard) -> Result<usize, EngineError>,
+        work: impl Fn(&Shard, usize) -> Result<u64, EngineError>,
     ) -> Result<(), EngineError> {
-        let folder = self.folder.join("sparse");
-        self.remove_unfinished_sparse()?;
-        progress.start(SPARSE, self.rows(Dataset::Chunks)? as u64, "chunks");
-        let mut writer = SparseWriter::create(&folder, job.sparse.language)?;
-        for shard in 0..self.shards {
-            let queries = self.taken_queries(shard)?;
-            self.each_batch(Dataset::Chunks, shard, |batch| {
-                for i in 0..batch.num_rows() {
-                    let chunk_id = text(batch, "chunk_id", i).unwrap_or_default();
-                    let queries: Vec<&str> = queries
-                        .get(chunk_id)
-                        .into_iter()
-                        .flatten()
-                        .map(String::as_str)
-                        .collect();
-                    writer.add(SparseDocument {
-                        chunk_id,
-                        doc_id: text(batch, "doc_id", i).unwrap_or_default(),
-                        title: text(batch, "title", i),
-                        text: text(batch, "text", i).unwrap_or_default(),
-                        queries: &queries,
-                    })?;
-                }
-                progress.advance(batch.num_rows() as u64);
-                Ok(())
-            })?;
+        if self.journal.is_done(stage, None) {
+            return Ok(());
         }
-        tally.rows = writer.finish()?.documents;
-        export_ciff(
-            &SparseIndex::open(&folder)?,
-            &self.folder.join("sparse.ciff.gz"),
-            &job.corpus.path,
-        )?;
-        progress.finish();
-        Ok(())
-    }
-
-    /// What a killed build left: the index itself, and the parts it was being made from.
-    fn remove_unfinished_sparse(&self) -> Result<(), EngineError> {
-        for entry in std::fs::read_dir(self.folder).map_err(StoreError::io(self.folder))? {
-            let path = entry.map_err(StoreError::io(self.folder))?.path();
-            let name = path
-                .file_name()
-                .unwrap_or_default()
-                .to_string_lossy()
-                .into_owned();
-            if name == "sparse" || name.starts_with(".sparse-") {
-                std::fs::remove_dir_all(&path).map_err(StoreError::io(&path))?;
+        let mut missing = Vec::new();
+        for (number, shard) in self.shards.iter().enumerate() {
+            let number = self.number(number);
+            if !self.journal.is_done(stage, number) {
+                missing.push((number, shard, count(shard)?));
             }
+        }
+        let total: usize = missing.iter().map(|(.., rows)| rows).sum();
+        self.progress.start(stage, total as u64, unit);
+        for (number, shard, rows) in missing {
+            self.record(stage, number, |_| work(shard, rows))?;
+        }
+        self.progress.finish();
+        if self.shards.len() > 1 {
+            self.journal.record(stage, None, Tally::default())?;
         }
         Ok(())
     }
 
-    /// The queries of each chunk of a shard that the indexes take.
-    fn taken_queries(&self, shard: usize) -> Result<HashMap<String, Vec<String>>, EngineError> {
-        let left_out = selection::left_out(self.folder, shard)?;
-        let mut queries: HashMap<String, Vec<String>> = HashMap::new();
-        self.each_batch(Dataset::Queries, shard, |batch| {
-            for i in 0..batch.num_rows() {
-                let columns = ["query_id", "chunk_id", "text"].map(|column| text(batch, column, i));
-                if let [Some(id), Some(chunk), Some(query)] = columns
-                    && !left_out.contains(id)
-                {
-                    let of_chunk = queries.entry(chunk.to_owned()).or_default();
-                    of_chunk.push(query.to_owned());
-                }
+    fn record(
+        &mut self,
+        stage: &'static str,
+        shard: Option<usize>,
+        work: impl FnOnce(&Path) -> Result<u64, EngineError>,
+    ) -> Result<(), EngineError> {
+        let mut tally = Tally::default();
+        let meter = Meter::start();
+        tally.rows = work(self.generation)?;
+        meter.stop(&mut tally);
+        tally.computed = tally.rows;
+        for part in ["selection", "sparse", "sparse.ciff.gz", "dense", "shards"] {
+            let path = self.generation.join(part);
+            if path.exists() {
+                sync_tree(&path)?;
             }
-            Ok(())
-        })?;
-        Ok(queries)
+        }
+        Ok(self.journal.record(stage, shard, tally)?)
+    }
+
+    /// What was built of a shard.
+    fn summary(&self, job: &Job, shard: usize) -> IndexShard {
+        let dense = |stage| dense_summary(&job.dense.factory, self.rows(stage, shard));
+        let of_sparse =
+            Determinism::no("Tantivy names segments at random; their postings are the same");
+        IndexShard {
+            parts: self.shards[shard].parts.len(),
+            sparse: job.sparse.enabled.then(|| IndexSummary {
+                rows: self.rows(SPARSE, shard),
+                kind: "tantivy".into(),
+                determinism: of_sparse,
+            }),
+            dense_text: job.dense.enabled.then(|| dense(DENSE_TEXT)),
+            dense_queries: has_queries(job).then(|| dense(DENSE_QUERIES)),
+        }
+    }
+
+    /// A shard's number in the journal; none where it is the only one.
+    fn number(&self, shard: usize) -> Option<usize> {
+        (self.shards.len() > 1).then_some(shard)
+    }
+
+    /// Rows that a stage wrote of a shard.
+    fn rows(&self, stage: &str, shard: usize) -> u64 {
+        self.journal.tally(stage, self.number(shard)).rows
     }
 }

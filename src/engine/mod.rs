@@ -10,6 +10,7 @@ pub mod functions;
 mod indexes;
 mod ingest;
 mod join;
+pub mod merge;
 pub mod models;
 pub mod plan;
 mod reuse;

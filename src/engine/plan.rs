@@ -329,10 +329,14 @@ impl Planner<'_> {
 
     /// A step that takes over nothing of the published index.
     fn whole(&self, stage: &'static str, rows: u64, reason: &str) -> StagePlan {
-        let (compute, reason) = match (self.up_to_date, self.done(stage).rows) {
+        let is_done = match &self.unfinished {
+            Some(Unfinished::This(journal)) => journal.is_done(stage, None),
+            _ => false,
+        };
+        let (compute, reason) = match (self.up_to_date, is_done) {
             (true, _) => (0, "the published index is up to date"),
-            (false, 0) => (rows, reason),
-            (false, _) => (0, DONE),
+            (false, true) => (0, DONE),
+            (false, false) => (rows.saturating_sub(self.done(stage).rows), reason),
         };
         StagePlan {
             stage,

@@ -19,7 +19,7 @@ use crate::{
         queries::Origin,
         scores,
     },
-    index::{DenseIndex, analyzer},
+    index::{DenseShards, analyzer},
     job::{
         Job,
         spec::{self, Filter, VectorType},
@@ -27,7 +27,7 @@ use crate::{
     store::{
         Dataset,
         dataset::{PartWriter, each_row, each_vector, float, text},
-        schema,
+        index_shards, schema,
     },
 };
 
@@ -57,8 +57,9 @@ impl Selector<'_> {
     pub fn write(&self) -> Result<(), EngineError> {
         let round_trip = match self.job.expand.filter {
             Filter::RoundTrip if self.job.expand.keep < 1.0 => {
-                let path = |ending| self.generation.join(format!("dense/text.{ending}"));
-                Some(DenseIndex::open(&path("faiss"), &path("ids"))?)
+                let shards = index_shards::folders(self.generation)?.into_iter();
+                let folders: Vec<PathBuf> = shards.map(|shard| shard.join("dense")).collect();
+                Some(DenseShards::open(&folders, "text")?)
             }
             _ => None,
         };
@@ -90,7 +91,7 @@ impl Selector<'_> {
     fn decide(
         &self,
         shard: usize,
-        round_trip: Option<&DenseIndex>,
+        round_trip: Option<&DenseShards>,
     ) -> Result<(Vec<Phrase>, Vec<Decided>), EngineError> {
         let scores = self.scores(shard, round_trip)?;
         let (mut phrases, mut decided) = (Vec::new(), Vec::new());
@@ -117,7 +118,7 @@ impl Selector<'_> {
     fn scores(
         &self,
         shard: usize,
-        round_trip: Option<&DenseIndex>,
+        round_trip: Option<&DenseShards>,
     ) -> Result<HashMap<String, f32>, EngineError> {
         let filter = self.job.expand.filter;
         match filter {
@@ -150,7 +151,7 @@ impl Selector<'_> {
     fn compared(
         &self,
         shard: usize,
-        index: Option<&DenseIndex>,
+        index: Option<&DenseShards>,
     ) -> Result<HashMap<String, f32>, EngineError> {
         let mut chunks: HashMap<String, Vec<f32>> = HashMap::new();
         each_vector(&self.path(Dataset::TextVectors, shard), |id, vector| {
@@ -168,9 +169,7 @@ impl Selector<'_> {
             let score = match index {
                 Some(index) => {
                     let hits = index.search(vector, ROUND_TRIP)?;
-                    let place = hits
-                        .iter()
-                        .position(|hit| index.ids().get(hit.row) == Some(own));
+                    let place = hits.iter().position(|hit| index.id(hit.row) == Some(own));
                     Some(place.map_or(NOT_FOUND, |place| -(place as f32)))
                 }
                 None => chunks.get(own).map(|chunk| cosine(chunk, vector)),

@@ -214,17 +214,7 @@ fn batch(
         Arc::new(Float32Array::from_iter_values(values)),
         None,
     )?;
-    // One sketch is enough.
-    let mut documents = ListBuilder::new(UInt64Builder::new()).with_field(schema::hash_field());
-    for i in 0..all.len() {
-        if i == 0 {
-            found_in
-                .hashes()
-                .for_each(|hash| documents.values().append_value(hash));
-        }
-        documents.append(i == 0);
-    }
-    let documents = documents.finish();
+    let documents = sketch_column(found_in, all.len());
     let columns: Vec<ArrayRef> = vec![
         Arc::new(UInt32Array::from_iter_values(0..all.len() as u32)),
         Arc::new(StringArray::from_iter_values(
@@ -238,4 +228,17 @@ fn batch(
         Arc::new(documents),
     ];
     RecordBatch::try_new(schema, columns)
+}
+
+/// The column of so many topics that has the sketch of their corpus once.
+pub fn sketch_column(found_in: &Sketch, topics: usize) -> ListArray {
+    let mut documents = ListBuilder::new(UInt64Builder::new()).with_field(schema::hash_field());
+    for i in 0..topics {
+        if i == 0 {
+            let hashes = found_in.hashes();
+            hashes.for_each(|hash| documents.values().append_value(hash));
+        }
+        documents.append(i == 0);
+    }
+    documents.finish()
 }

@@ -20,6 +20,14 @@ impl Sketch {
         }
     }
 
+    /// Adds another corpus's texts.
+    pub fn unite(&mut self, other: &Self) {
+        self.0.extend(&other.0);
+        while self.0.len() > SIZE {
+            self.0.pop_last();
+        }
+    }
+
     /// The share of the texts of both corpora that is in both: |A ∩ B| / |A ∪ B|. Exact for few texts.
     pub fn similarity(&self, other: &Self) -> f64 {
         let union: Vec<&u64> = self.0.union(&other.0).take(SIZE).collect();
@@ -71,6 +79,9 @@ mod tests {
                 "{shared}: {found}, not {wanted}"
             );
         }
+        let mut both = sketch(0..10_000);
+        both.unite(&sketch(5_000..15_000));
+        assert_eq!(both, sketch(0..15_000));
         let kept: Sketch = sketch(0..1_000).hashes().collect();
         assert_eq!(kept, sketch(0..1_000));
     }

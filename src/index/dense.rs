@@ -6,6 +6,8 @@
 //! Flat indexes are the same bytes in every build. HNSW links depend on the order in which FAISS's threads insert:
 //! for the same bytes every time, build with `OMP_NUM_THREADS=1`.
 
+mod shards;
+
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -18,6 +20,7 @@ use faiss::{Index, MetricType, index_factory};
 
 use super::ids::Ids;
 use crate::model::unit;
+pub use shards::DenseShards;
 
 /// Up to here every search compares all vectors: exact, and still a few milliseconds.
 const FLAT_ROWS: usize = 50_000;
@@ -296,10 +299,26 @@ impl DenseIndex {
                 expected: self.dim,
             });
         }
-        let k = k.min(self.ids.len());
+        let rows = self.ids.len();
+        let k = k.min(rows);
         if k == 0 {
             return Ok(Vec::new());
         }
+        // FAISS returns any of the rows that are tied for the last place. Once there is a lower score below, it has returned all.
+        let mut depth = rows.min(k + 1);
+        loop {
+            let mut hits = self.nearest(vector, depth)?;
+            let is_tied = hits.len() == depth && hits[depth - 1].score == hits[k - 1].score;
+            if depth == rows || !is_tied {
+                hits.truncate(k);
+                return Ok(hits);
+            }
+            depth = rows.min(depth * 2);
+        }
+    }
+
+    /// The best `k` rows, as [`DenseIndex::search`] orders them.
+    fn nearest(&self, vector: &[f32], k: usize) -> Result<Vec<DenseHit>, DenseError> {
         let found = self
             .index
             .lock()

@@ -52,20 +52,23 @@ pub struct QueryRows {
 impl QueryRows {
     /// Aligns query ids (`chunk_id?m`) with chunk ids. Both are in the order of the chunks; the error is a query id
     /// that breaks it.
-    pub fn align(chunks: &Ids, queries: &Ids) -> Result<Self, String> {
-        let mut starts = Vec::with_capacity(chunks.len() + 1);
+    pub fn align<'a>(
+        chunks: impl Iterator<Item = &'a str>,
+        queries: impl Iterator<Item = &'a str>,
+    ) -> Result<Self, String> {
+        let mut starts = vec![0];
         let mut row = 0;
-        starts.push(0);
-        for chunk in chunks.iter() {
+        let mut queries = queries.peekable();
+        for chunk in chunks {
             while queries
-                .get(row)
-                .is_some_and(|query| chunk_of(query) == Some(chunk))
+                .next_if(|query| chunk_of(query) == Some(chunk))
+                .is_some()
             {
                 row += 1;
             }
             starts.push(row);
         }
-        match queries.get(row) {
+        match queries.next() {
             Some(query) => Err(query.to_owned()),
             None => Ok(Self { starts }),
         }
@@ -118,7 +121,7 @@ mod tests {
             let queries: Vec<String> =
                 counts.iter().enumerate().flat_map(|(i, &n)| (0..n).map(move |m| format!("{}?{m}", chunk(i)))).collect();
             let (chunks, queries) = (ids(&chunks), ids(&queries));
-            let rows = QueryRows::align(&chunks, &queries).unwrap();
+            let rows = QueryRows::align(chunks.iter(), queries.iter()).unwrap();
             for (i, &count) in counts.iter().enumerate() {
                 prop_assert_eq!(rows.range(i).len(), count);
                 for row in rows.range(i) {
@@ -133,7 +136,10 @@ mod tests {
     fn a_query_out_of_order_or_without_its_chunk_is_named() {
         let chunks = ids(&["a#0".into(), "a#1".into()]);
         let queries = ids(&["a#1?0".into(), "a#0?0".into()]);
-        assert_eq!(QueryRows::align(&chunks, &queries).unwrap_err(), "a#0?0");
+        assert_eq!(
+            QueryRows::align(chunks.iter(), queries.iter()).unwrap_err(),
+            "a#0?0"
+        );
     }
 
     #[test]

@@ -7,8 +7,9 @@ pub mod ids;
 pub mod sparse;
 
 pub use ciff::{CiffError, CiffReader, CiffSummary, export_ciff};
-pub use dense::{DenseError, DenseIndex, DenseSummary, DenseWriter};
+pub use dense::{DenseError, DenseIndex, DenseShards, DenseSummary, DenseWriter};
 pub use ids::Ids;
 pub use sparse::{
-    SparseDocument, SparseError, SparseHit, SparseIndex, SparseSummary, SparseWeights, SparseWriter,
+    SparseDocument, SparseError, SparseHit, SparseIndex, SparseShards, SparseSummary,
+    SparseWeights, SparseWriter,
 };

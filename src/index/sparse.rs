@@ -7,6 +7,7 @@
 
 mod bm25f;
 mod check;
+mod shards;
 mod unlocked;
 mod writer;
 
@@ -16,7 +17,7 @@ use std::sync::Arc;
 
 use tantivy::collector::TopDocs;
 use tantivy::directory::MmapDirectory;
-use tantivy::query::{BooleanQuery, Occur, Query};
+use tantivy::query::{Bm25StatisticsProvider, BooleanQuery, Query};
 use tantivy::schema::{
     Field, FieldType, IndexRecordOption, STORED, STRING, Schema, TextFieldIndexing, TextOptions,
     Value,
@@ -27,6 +28,7 @@ use tantivy::{DocAddress, Index, ReloadPolicy, Searcher, TantivyDocument, Tantiv
 use super::analyzer;
 use crate::job::spec::SparseLanguage;
 use bm25f::FieldsQuery;
+pub use shards::{ShardHit, SparseShards};
 use unlocked::Unlocked;
 pub use writer::SparseWriter;
 
@@ -164,13 +166,24 @@ impl SparseIndex {
         k: usize,
         weights: SparseWeights,
     ) -> Result<Vec<SparseHit>, SparseError> {
-        let Some(query) = self.query(query, weights)?.filter(|_| k > 0) else {
+        self.best(&self.words(query, weights)?, k, &self.searcher)
+    }
+
+    /// The best `k` documents, in the order of [`SparseIndex::search`], scored by the statistics of a collection that this
+    /// index may be a part of.
+    fn best(
+        &self,
+        words: &[FieldsQuery],
+        k: usize,
+        statistics: &dyn Bm25StatisticsProvider,
+    ) -> Result<Vec<SparseHit>, SparseError> {
+        if words.is_empty() || k == 0 {
             return Ok(Vec::new());
-        };
+        }
         let collector = TopDocs::with_limit(k.min(self.len() as usize).max(1)).order_by_score();
         let found = self
             .searcher
-            .search(&query, &collector)
+            .search_with_statistics_provider(&any_of(words), &collector, statistics)
             .map_err(in_dir(&self.dir))?;
         let mut hits: Vec<SparseHit> = found
             .into_iter()
@@ -183,12 +196,8 @@ impl SparseIndex {
         Ok(hits)
     }
 
-    /// None: no words, or no field that counts.
-    fn query(
-        &self,
-        query: &str,
-        weights: SparseWeights,
-    ) -> Result<Option<BooleanQuery>, SparseError> {
+    /// The words of a search, to be looked up in the fields that count; none where no field does.
+    fn words(&self, query: &str, weights: SparseWeights) -> Result<Vec<FieldsQuery>, SparseError> {
         let mut fields = Vec::new();
         let weights = [weights.title, weights.text, weights.queries];
         for (name, weight) in SEARCHED.into_iter().zip(weights) {
@@ -196,21 +205,17 @@ impl SparseIndex {
                 fields.push((self.field(name)?, weight));
             }
         }
+        if fields.is_empty() {
+            return Ok(Vec::new());
+        }
         let fields: Arc<[_]> = fields.into();
-        let clause = |QueryTerm { term: word, count }| -> (Occur, Box<dyn Query>) {
-            let fields = fields.clone();
-            (
-                Occur::Should,
-                Box::new(FieldsQuery {
-                    word,
-                    count,
-                    fields,
-                }),
-            )
+        let terms = self.terms(query).into_iter();
+        let word = |QueryTerm { term: word, count }| FieldsQuery {
+            word,
+            count,
+            fields: fields.clone(),
         };
-        let clauses: Vec<_> = self.terms(query).into_iter().map(clause).collect();
-        let found = !clauses.is_empty() && !fields.is_empty();
-        Ok(found.then(|| BooleanQuery::new(clauses)))
+        Ok(terms.map(word).collect())
     }
 
     /// The chunk id and document id of a row.
@@ -242,6 +247,11 @@ impl SparseIndex {
     pub(super) fn searcher(&self) -> &Searcher {
         &self.searcher
     }
+}
+
+fn any_of(words: &[FieldsQuery]) -> BooleanQuery {
+    let words = words.iter().cloned();
+    BooleanQuery::union(words.map(|word| Box::new(word) as Box<dyn Query>).collect())
 }
 
 fn tokenizer_name(schema: &Schema, field: Field) -> Option<String> {

@@ -305,6 +305,9 @@ fn chunk(job: &Job, rules: &mut Rules) {
     );
 }
 
+/// More would need more open files than a process may have.
+const MOST_SHARDS: usize = 1000;
+
 fn indexes(job: &Job, rules: &mut Rules) {
     let (sparse, dense) = (&job.sparse, &job.dense);
     rules.not_negative("sparse.title_weight", sparse.title_weight);
@@ -324,6 +327,11 @@ fn indexes(job: &Job, rules: &mut Rules) {
         sparse.enabled || dense.enabled,
         "sparse.enabled",
         "and `dense.enabled` are both false; a job builds at least one index",
+    );
+    rules.require(
+        (1..=MOST_SHARDS).contains(&job.index.shards),
+        "index.shards",
+        &format!("must be from 1 to {MOST_SHARDS}; a search opens all of them"),
     );
 }
 

@@ -3,6 +3,7 @@
 //! Field names are the keys of the file; the doc comments become the descriptions in `schemas/job.schema.json`.
 
 mod expand;
+mod index;
 
 use std::path::PathBuf;
 
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::MaxFailures;
 pub use expand::{Example, Expand, Filter, Scored};
+pub use index::{Dense, Index, Sparse, SparseLanguage};
 
 /// An Intendex job: a corpus in, a published index out.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -34,6 +36,8 @@ pub struct Job {
     pub sparse: Sparse,
     #[serde(default)]
     pub dense: Dense,
+    #[serde(default)]
+    pub index: Index,
     #[serde(default)]
     pub engine: Engine,
 }
@@ -365,86 +369,16 @@ pub enum Objective {
     Paper,
 }
 
-/// The sparse index. The weights, by which the words of each field are counted before they saturate (BM25F), are stored with it
-/// as the defaults of `search`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Sparse {
-    pub enabled: bool,
-    /// Language of the stemmer and stop words.
-    pub language: SparseLanguage,
-    pub title_weight: f32,
-    pub text_weight: f32,
-    pub queries_weight: f32,
-}
-
-impl Default for Sparse {
-    fn default() -> Self {
-        Self {
-            enabled: true,
-            language: SparseLanguage::English,
-            title_weight: 1.0,
-            text_weight: 1.0,
-            queries_weight: 0.3,
-        }
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum SparseLanguage {
-    /// No stemming and no stop words.
-    None,
-    Danish,
-    Dutch,
-    English,
-    Finnish,
-    French,
-    German,
-    Hungarian,
-    Italian,
-    Norwegian,
-    Portuguese,
-    Russian,
-    Spanish,
-    Swedish,
-}
-
-/// The dense indexes, and the vectors for them. The weights are stored with them as the defaults of `search`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Dense {
-    pub enabled: bool,
-    /// A FAISS factory string, or `auto`: Flat up to 50,000 vectors, HNSW up to 5 million, then IVF.
-    pub factory: String,
-    /// Share of what the best question's cosine exceeds the text's by in a chunk's dense score (α). Default: 0.6 · n / (n + 10)
-    /// for n questions a chunk on average.
-    pub queries_weight: Option<f32>,
-    /// Share of the dense score in a hybrid search.
-    pub hybrid_weight: f32,
-}
-
-impl Default for Dense {
-    fn default() -> Self {
-        Self {
-            enabled: true,
-            factory: "auto".into(),
-            queries_weight: None,
-            hybrid_weight: 0.5,
-        }
-    }
-}
-
 /// How the job runs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Engine {
     /// Threads; 0 means one per core.
     pub threads: usize,
-    /// Most documents in a shard, the unit of resume; default: 2,000, or 100 where a generator writes for them that is
+    /// Most documents in a part of the datasets, the unit of resume; default: 2,000, or 100 where a generator writes for them that is
     /// not on a GPU of this machine.
     pub shard_documents: Option<usize>,
-    /// Most bytes of text in a shard.
+    /// Most bytes of text in a part.
     pub shard_bytes: usize,
     /// Memory DataFusion may use before it spills, in MiB.
     pub memory_mib: usize,
@@ -478,7 +412,7 @@ impl Default for Engine {
 }
 
 impl Engine {
-    /// Most documents in a shard. Where a generator takes seconds for each of them, a kill must not cost hours.
+    /// Most documents in a part. Where a generator takes seconds for each of them, a kill must not cost hours.
     pub fn shard_documents(&self, slowly: bool) -> usize {
         let usual = if slowly { 100 } else { 2000 };
         self.shard_documents.unwrap_or(usual)

@@ -1,10 +1,10 @@
 //! The dense side of a search: a chunk's text and its queries are in two FAISS indexes and become one score.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::PathBuf;
 
 use super::fusion::dense_score;
-use crate::index::dense::{DenseError, DenseHit, DenseIndex};
+use crate::index::dense::{DenseError, DenseHit, DenseShards};
 use crate::index::ids::QueryRows;
 
 /// A chunk with its dense score and what it is made of.
@@ -19,37 +19,34 @@ pub struct DenseChunk {
     pub query: Option<DenseHit>,
 }
 
-/// The two dense indexes of a generation, rows aligned.
+/// The two dense indexes of a generation, each of all its shards, rows aligned.
 pub struct DensePair {
-    pub text: DenseIndex,
+    pub text: DenseShards,
     /// Nothing when the generation has no queries index.
     pub queries: Option<Queries>,
 }
 
 /// The queries index and which rows belong to which chunk.
 pub struct Queries {
-    pub index: DenseIndex,
+    pub index: DenseShards,
     rows: QueryRows,
 }
 
 impl DensePair {
-    /// Opens `text.faiss`, `text.ids` and, if there, `queries.faiss`, `queries.ids`. The queries must be in the
-    /// order of the chunks.
-    pub fn open(dir: &Path) -> Result<Self, PairError> {
-        let text = DenseIndex::open(&dir.join("text.faiss"), &dir.join("text.ids"))?;
-        let queries_path = dir.join("queries.faiss");
-        if !queries_path.exists() {
+    /// Opens `text.faiss`, `text.ids` and, if there, `queries.faiss`, `queries.ids` in each folder. The queries must be in
+    /// the order of the chunks.
+    pub fn open(folders: &[PathBuf]) -> Result<Self, PairError> {
+        let text = DenseShards::open(folders, "text")?;
+        let has_queries = |folder: &PathBuf| folder.join("queries.faiss").exists();
+        if !folders.iter().any(has_queries) {
             return Ok(Self {
                 text,
                 queries: None,
             });
         }
-        let ids_path = dir.join("queries.ids");
-        let index = DenseIndex::open(&queries_path, &ids_path)?;
-        let rows = QueryRows::align(text.ids(), index.ids()).map_err(|query| PairError::Order {
-            path: ids_path.display().to_string(),
-            query,
-        })?;
+        let index = DenseShards::open(folders, "queries")?;
+        let rows = QueryRows::align(text.ids(), index.ids());
+        let rows = rows.map_err(|query| PairError::Order { query })?;
         Ok(Self {
             text,
             queries: Some(Queries { index, rows }),
@@ -122,7 +119,7 @@ pub enum PairError {
     #[error(transparent)]
     Index(#[from] DenseError),
     #[error(
-        "{path}: query {query} is not in the order of the chunks of text.ids, or its chunk is not there; build the index again"
+        "queries.ids: query {query} is not in the order of the chunks of text.ids, or its chunk is not there; build the index again"
     )]
-    Order { path: String, query: String },
+    Order { query: String },
 }

@@ -10,8 +10,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::index::dense::{DenseError, DenseHit};
-use crate::index::sparse::{SparseError, SparseIndex, SparseWeights};
+use crate::index::sparse::{SparseError, SparseShards, SparseWeights};
 use crate::model::{Embed, ModelError, TextKind};
+use crate::store::{StoreError, index_shards};
 use dense::{DenseChunk, DensePair, PairError};
 pub use fusion::Fusion;
 
@@ -77,10 +78,10 @@ pub struct Found {
     pub query_id: Option<String>,
 }
 
-/// A generation open for search.
+/// A generation open for search. Index shards answer together, as the one index that they would be.
 pub struct Searcher<'a> {
     generation: PathBuf,
-    sparse: Option<SparseIndex>,
+    sparse: Option<SparseShards>,
     dense: Option<DensePair>,
     embedder: Option<&'a dyn Embed>,
     settings: SearchSettings,
@@ -94,16 +95,20 @@ impl<'a> Searcher<'a> {
         settings: SearchSettings,
         embedder: Option<&'a dyn Embed>,
     ) -> Result<Self, SearchError> {
-        let (sparse, dense) = (generation.join("sparse"), generation.join("dense"));
-        let sparse = sparse
-            .join("meta.json")
-            .exists()
-            .then(|| SparseIndex::open(&sparse))
+        let shards = index_shards::folders(generation)?;
+        let has = |file: &str| {
+            let there = |shard: &PathBuf| shard.join(file).exists();
+            !shards.is_empty() && shards.iter().all(there)
+        };
+        let below = |folder: &str| -> Vec<PathBuf> {
+            let folders = shards.iter().map(|shard| shard.join(folder));
+            folders.collect()
+        };
+        let sparse = has("sparse/meta.json")
+            .then(|| SparseShards::open(&below("sparse")))
             .transpose()?;
-        let dense = dense
-            .join("text.faiss")
-            .exists()
-            .then(|| DensePair::open(&dense))
+        let dense = has("dense/text.faiss")
+            .then(|| DensePair::open(&below("dense")))
             .transpose()?;
         if let (Some(dense), Some(embedder)) = (&dense, embedder)
             && dense.text.dim() != embedder.dim()
@@ -181,13 +186,14 @@ impl<'a> Searcher<'a> {
         let found = index
             .search(query, depth, self.settings.sparse)?
             .into_iter()
-            .map(|hit| {
-                let (chunk_id, doc_id) = index.ids(hit.row)?;
+            .map(|found| {
+                let (chunk_id, doc_id) = index.ids(found)?;
+                let score = found.hit.score;
                 Ok(Found {
                     chunk_id,
                     doc_id,
-                    score: hit.score,
-                    sparse: Some(hit.score),
+                    score,
+                    sparse: Some(score),
                     ..Found::default()
                 })
             });
@@ -234,20 +240,11 @@ impl<'a> Searcher<'a> {
 
 impl Found {
     fn dense(pair: &DensePair, chunk: DenseChunk) -> Self {
-        let chunk_id = pair
-            .text
-            .ids()
-            .get(chunk.row)
-            .unwrap_or_default()
-            .to_owned();
+        let chunk_id = pair.text.id(chunk.row).unwrap_or_default().to_owned();
         let doc_id = document_of(&chunk_id).to_owned();
         let query_id = |hit: DenseHit| {
-            pair.queries
-                .as_ref()?
-                .index
-                .ids()
-                .get(hit.row)
-                .map(str::to_owned)
+            let queries = pair.queries.as_ref()?;
+            queries.index.id(hit.row).map(str::to_owned)
         };
         Self {
             chunk_id,
@@ -287,6 +284,8 @@ pub enum SearchError {
         index: usize,
         model: usize,
     },
+    #[error(transparent)]
+    Store(#[from] StoreError),
     #[error(transparent)]
     Sparse(#[from] SparseError),
     #[error(transparent)]

@@ -38,8 +38,24 @@ pub struct Manifest {
     pub dim: usize,
     pub datasets: BTreeMap<String, DatasetSummary>,
     pub indexes: Indexes,
+    /// What it was merged from, in the order of the documents; none where it was built.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub merged: Vec<Merged>,
     /// Every file of the generation but this one and run.json.
     pub files: Vec<FileSummary>,
+}
+
+/// A published index that was merged with others.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Merged {
+    /// Name of the job.
+    pub job: String,
+    /// Fingerprint of everything its datasets depend on.
+    pub plan: String,
+    /// Its `corpus.path`.
+    pub corpus: String,
+    /// How many parts of each dataset are its own, from where those of the index before end.
+    pub parts: usize,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -54,9 +70,54 @@ pub struct Indexes {
     /// Lowest score of a query that the indexes took, by the job's `expand.filter`; null where all are taken, or none is.
     pub query_threshold: Option<f32>,
     pub queries_indexed: u64,
+    /// Of all shards together, as the next two.
     pub sparse: Option<IndexSummary>,
     pub dense_text: Option<IndexSummary>,
     pub dense_queries: Option<IndexSummary>,
+    /// The index shards, in the order of their documents, below `shards/00000`, `shards/00001` and so on; none where one index of
+    /// each kind has all documents.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shards: Vec<IndexShard>,
+}
+
+/// The indexes over the documents of some parts.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct IndexShard {
+    /// How many parts of each dataset they are of, from where the shard before ends.
+    pub parts: usize,
+    pub sparse: Option<IndexSummary>,
+    pub dense_text: Option<IndexSummary>,
+    pub dense_queries: Option<IndexSummary>,
+}
+
+impl Indexes {
+    /// Of these shards, in order.
+    pub fn of(shards: Vec<IndexShard>, query_threshold: Option<f32>, queries_indexed: u64) -> Self {
+        let all = |of: fn(&IndexShard) -> Option<&IndexSummary>| {
+            IndexSummary::together(shards.iter().filter_map(of))
+        };
+        Self {
+            query_threshold,
+            queries_indexed,
+            sparse: all(|shard| shard.sparse.as_ref()),
+            dense_text: all(|shard| shard.dense_text.as_ref()),
+            dense_queries: all(|shard| shard.dense_queries.as_ref()),
+            shards: if shards.len() > 1 { shards } else { Vec::new() },
+        }
+    }
+
+    /// The shards; the one that has all `parts` of the datasets where no others are listed.
+    pub fn shards(&self, parts: usize) -> Vec<IndexShard> {
+        if !self.shards.is_empty() {
+            return self.shards.clone();
+        }
+        vec![IndexShard {
+            parts,
+            sparse: self.sparse.clone(),
+            dense_text: self.dense_text.clone(),
+            dense_queries: self.dense_queries.clone(),
+        }]
+    }
 }
 
 impl Manifest {
@@ -71,9 +132,26 @@ impl Manifest {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct IndexSummary {
     pub rows: u64,
-    /// `tantivy`, or the FAISS factory string.
+    /// `tantivy`, or the FAISS factory string; of several shards each that there is, with a comma between them.
     pub kind: String,
     pub determinism: Determinism,
+}
+
+impl IndexSummary {
+    /// What the indexes of several shards are together; None where there are none.
+    fn together<'a>(shards: impl Iterator<Item = &'a Self>) -> Option<Self> {
+        shards.cloned().reduce(|all, shard| Self {
+            rows: all.rows + shard.rows,
+            kind: match all.kind.split(", ").any(|kind| kind == shard.kind) {
+                true => all.kind,
+                false => format!("{}, {}", all.kind, shard.kind),
+            },
+            determinism: match all.determinism.reproducible {
+                true => shard.determinism,
+                false => all.determinism,
+            },
+        })
+    }
 }
 
 /// Whether the same job over the same corpus gives the same bytes, and why not.

@@ -9,6 +9,7 @@
 
 pub mod dataset;
 pub mod generation;
+pub mod index_shards;
 pub mod machine;
 pub mod manifest;
 mod memory;

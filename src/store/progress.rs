@@ -2,7 +2,7 @@
 //! Appending keeps the cost of a record independent of how many there are.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     fs::{File, OpenOptions},
     io::{Read, Write},
     path::{Path, PathBuf},
@@ -96,7 +96,7 @@ pub struct Header {
 pub struct Journal {
     path: PathBuf,
     file: File,
-    done: BTreeSet<(String, Option<usize>)>,
+    done: BTreeMap<(String, Option<usize>), Tally>,
     totals: BTreeMap<String, Tally>,
     resumed: bool,
 }
@@ -114,7 +114,7 @@ impl Journal {
         Self {
             path: path.to_owned(),
             file,
-            done: BTreeSet::new(),
+            done: BTreeMap::new(),
             totals: BTreeMap::new(),
             resumed: false,
         }
@@ -164,7 +164,7 @@ impl Journal {
     }
 
     pub fn is_done(&self, stage: &str, shard: Option<usize>) -> bool {
-        self.done.contains(&(stage.to_owned(), shard))
+        self.done.contains_key(&(stage.to_owned(), shard))
     }
 
     pub fn record(
@@ -186,7 +186,13 @@ impl Journal {
     fn count(&mut self, line: Line) {
         let total = self.totals.entry(line.stage.clone()).or_default();
         total.add(&line.tally);
-        self.done.insert((line.stage, line.shard));
+        self.done.insert((line.stage, line.shard), line.tally);
+    }
+
+    /// What was recorded of a stage's shard, or of the whole stage at once.
+    pub fn tally(&self, stage: &str, shard: Option<usize>) -> Tally {
+        let tally = self.done.get(&(stage.to_owned(), shard));
+        tally.cloned().unwrap_or_default()
     }
 
     /// The sum of a stage's records.

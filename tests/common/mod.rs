@@ -13,7 +13,7 @@ use std::{
 };
 
 use arrow::{
-    array::{ArrayRef, RecordBatch, StringArray},
+    array::{ArrayRef, ListBuilder, RecordBatch, StringArray, StringBuilder},
     datatypes::{DataType, Field, Schema},
 };
 use assert_cmd::Command;
@@ -24,6 +24,7 @@ use parquet::{
     data_type::ByteArray,
     file::writer::SerializedFileWriter,
 };
+use rand::Rng;
 use tempfile::TempDir;
 
 /// A folder with a corpus, a job file and tiny models.
@@ -143,10 +144,70 @@ pub fn write_corpus(path: &Path, rows: &[Row]) {
         Arc::new(StringArray::from_iter(rows.iter().map(|r| r.1))),
         Arc::new(StringArray::from_iter(rows.iter().map(|r| r.2))),
     ];
-    let batch = RecordBatch::try_new(schema.clone(), columns).unwrap();
-    let mut writer = ArrowWriter::try_new(fs::File::create(path).unwrap(), schema, None).unwrap();
-    writer.write(&batch).unwrap();
+    write_parquet(path, &RecordBatch::try_new(schema, columns).unwrap());
+}
+
+pub fn write_parquet(path: &Path, batch: &RecordBatch) {
+    let file = fs::File::create(path).unwrap();
+    let mut writer = ArrowWriter::try_new(file, batch.schema(), None).unwrap();
+    writer.write(batch).unwrap();
     writer.close().unwrap();
+}
+
+/// A corpus whose documents bring three questions each in the column `questions`.
+pub fn write_questions(path: &Path, rows: &[Row]) {
+    let mut questions = ListBuilder::new(StringBuilder::new());
+    for (_, title, _) in rows {
+        for question in ["What is", "How does one use", "When is there"] {
+            let subject = title.unwrap_or_default();
+            questions
+                .values()
+                .append_value(format!("{question} {subject}?"));
+        }
+        questions.append(true);
+    }
+    let column = |get: fn(&Row) -> Option<String>| -> ArrayRef {
+        Arc::new(StringArray::from_iter(rows.iter().map(get)))
+    };
+    let columns = [
+        ("doc_id", column(|row| row.0.map(str::to_owned))),
+        ("title", column(|row| row.1.map(str::to_owned))),
+        ("text", column(|row| row.2.map(str::to_owned))),
+        ("questions", Arc::new(questions.finish()) as ArrayRef),
+    ];
+    let columns = columns
+        .into_iter()
+        .map(|(name, column)| (name, column, true));
+    let batch = RecordBatch::try_from_iter_with_nullable(columns).unwrap();
+    write_parquet(path, &batch);
+}
+
+/// Queries for `search`, whose ids are their numbers.
+pub fn write_queries(path: &Path, queries: &[impl AsRef<str>]) {
+    let ids = (0..queries.len()).map(|i| i.to_string());
+    let columns: [(&str, ArrayRef); 2] = [
+        ("query_id", Arc::new(StringArray::from_iter_values(ids))),
+        ("text", Arc::new(StringArray::from_iter_values(queries))),
+    ];
+    write_parquet(path, &RecordBatch::try_from_iter(columns).unwrap());
+}
+
+/// A few sentences of a few words.
+pub fn random_text(random: &mut impl Rng) -> String {
+    const WORDS: [&str; 24] = [
+        "water", "system", "method", "result", "cell", "energy", "model", "city", "law", "cause",
+        "effect", "work", "time", "year", "people", "change", "tide", "bread", "moon", "the", "of",
+        "in", "is", "with",
+    ];
+    let mut text = String::new();
+    for sentence in 0..random.random_range(1..4) {
+        for word in 0..random.random_range(4..10) {
+            text += if word > 0 { " " } else { "" };
+            text += WORDS[random.random_range(0..WORDS.len())];
+        }
+        text += if sentence == 1 { ".\n\n" } else { ". " };
+    }
+    text
 }
 
 /// A file whose `text` is called a string and holds any bytes.

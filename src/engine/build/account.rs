@@ -103,6 +103,7 @@ impl Build<'_> {
             dim: self.models.dim(),
             datasets,
             indexes,
+            merged: Vec::new(),
             files: manifest::files(folder)?,
         })
     }

@@ -1,17 +1,16 @@
-//! The dense indexes: of the chunks' texts, and of the selected queries.
+//! The dense indexes of a shard: of the chunks' texts, and of the selected queries.
 
 use std::collections::HashSet;
 
-use super::{DENSE_QUERIES, DENSE_TEXT, Generation, selection};
+use super::{Shard, selection};
 use crate::{
     engine::EngineError,
     expand::queries::Origin,
-    index::{DenseSummary, DenseWriter},
+    index::DenseWriter,
     job::Progress,
     store::{
         Dataset,
         dataset::{BATCH_ROWS, column_of_texts, each_row, each_vector, text},
-        progress::Tally,
     },
 };
 
@@ -28,21 +27,19 @@ pub(super) enum Side {
     Queries,
 }
 
-impl Generation<'_> {
-    /// Builds the index of the chunks' texts, or of the queries that are taken.
+impl Shard<'_> {
+    /// Builds the index of the chunks' texts, or of the queries that are taken, of which there are `rows`; how many it has.
     pub(super) fn dense(
         &self,
         settings: &Dense,
         side: Side,
-        tally: &mut Tally,
+        rows: usize,
         progress: &dyn Progress,
-    ) -> Result<(), EngineError> {
-        let (stage, name) = match side {
-            Side::Queries => (DENSE_QUERIES, "queries"),
-            Side::Text => (DENSE_TEXT, "text"),
+    ) -> Result<u64, EngineError> {
+        let name = match side {
+            Side::Queries => "queries",
+            Side::Text => "text",
         };
-        let rows = self.count_vectors(settings, side)?;
-        progress.start(stage, rows as u64, "vectors");
         let mut writer = DenseWriter::create(
             &self.folder.join("dense"),
             name,
@@ -69,39 +66,36 @@ impl Generation<'_> {
             let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
             Ok(writer.add(&ids, vectors)?)
         })?;
-        let DenseSummary { rows, .. } = writer.finish()?;
-        tally.rows = rows;
-        progress.finish();
-        Ok(())
+        Ok(writer.finish()?.rows)
     }
 
     /// Rows that the index will have: what kind of index it is depends on them.
-    fn count_vectors(&self, settings: &Dense, side: Side) -> Result<usize, EngineError> {
+    pub(super) fn count_vectors(&self, settings: &Dense, side: Side) -> Result<usize, EngineError> {
         if side == Side::Text {
             return Ok(self.rows(Dataset::TextVectors)?);
         }
         let mut count = 0;
-        for shard in 0..self.shards {
-            let taken = self.taken(settings, side, shard)?;
-            let path = Dataset::QueryVectors.part(self.folder, shard);
+        for part in self.parts.clone() {
+            let taken = self.taken(settings, side, part)?;
+            let path = Dataset::QueryVectors.part(self.generation, part);
             let ids = column_of_texts(&path, "query_id")?;
             count += ids.iter().filter(|id| taken(id)).count();
         }
         Ok(count)
     }
 
-    /// Which vectors of a shard the index takes: all of the texts; of the queries those that are taken, if their chunk has a
+    /// Which vectors of a part the index takes: all of the texts; of the queries those that are taken, if their chunk has a
     /// vector too.
     fn taken(
         &self,
         settings: &Dense,
         side: Side,
-        shard: usize,
+        part: usize,
     ) -> Result<impl Fn(&str) -> bool + use<>, EngineError> {
         let (left_out, chunks) = match side {
             Side::Queries => (
-                self.not_embedded(shard, settings.vocabulary)?,
-                self.chunks_with_vectors(shard)?,
+                self.not_embedded(part, settings.vocabulary)?,
+                self.chunks_with_vectors(part)?,
             ),
             Side::Text => (HashSet::new(), HashSet::new()),
         };
@@ -111,7 +105,7 @@ impl Generation<'_> {
         })
     }
 
-    /// Ids and their vectors (row-major) by shard, of those that the index takes.
+    /// Ids and their vectors (row-major) by part, of those that the index takes.
     fn each_vectors(
         &self,
         settings: &Dense,
@@ -122,10 +116,10 @@ impl Generation<'_> {
             Side::Queries => Dataset::QueryVectors,
             Side::Text => Dataset::TextVectors,
         };
-        for shard in 0..self.shards {
-            let taken = self.taken(settings, side, shard)?;
+        for part in self.parts.clone() {
+            let taken = self.taken(settings, side, part)?;
             let (mut ids, mut vectors) = (Vec::new(), Vec::new());
-            each_vector(&dataset.part(self.folder, shard), |id, vector| {
+            each_vector(&dataset.part(self.generation, part), |id, vector| {
                 if taken(id) {
                     ids.push(id.to_owned());
                     vectors.extend_from_slice(vector);
@@ -142,10 +136,10 @@ impl Generation<'_> {
     }
 
     /// The queries that the dense index does not take: those that no index takes, and words.
-    fn not_embedded(&self, shard: usize, vocabulary: bool) -> Result<HashSet<String>, EngineError> {
-        let mut left_out = selection::left_out(self.folder, shard)?;
+    fn not_embedded(&self, part: usize, vocabulary: bool) -> Result<HashSet<String>, EngineError> {
+        let mut left_out = selection::left_out(self.generation, part)?;
         if vocabulary {
-            each_row(&Dataset::Queries.part(self.folder, shard), |batch, i| {
+            each_row(&Dataset::Queries.part(self.generation, part), |batch, i| {
                 if text(batch, "origin", i) == Some(Origin::Vocabulary.name()) {
                     left_out.extend(text(batch, "query_id", i).map(str::to_owned));
                 }
@@ -155,8 +149,8 @@ impl Generation<'_> {
     }
 
     /// A chunk whose text could not be embedded is not in the dense indexes, and neither are its queries.
-    fn chunks_with_vectors(&self, shard: usize) -> Result<HashSet<String>, EngineError> {
-        let path = Dataset::TextVectors.part(self.folder, shard);
+    fn chunks_with_vectors(&self, part: usize) -> Result<HashSet<String>, EngineError> {
+        let path = Dataset::TextVectors.part(self.generation, part);
         Ok(column_of_texts(&path, "chunk_id")?.into_iter().collect())
     }
 }

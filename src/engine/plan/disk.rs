@@ -3,7 +3,7 @@
 use super::{Earlier, Planner, count::Counted, queries};
 use crate::{
     engine::{build::stages, stage::Stage},
-    store::{Dataset, manifest::FileSummary},
+    store::{Dataset, index_shards, manifest::FileSummary},
 };
 
 /// Copies of a stage's earlier rows while they are taken over: sorted into a file, as found in runs that are merged,
@@ -76,7 +76,7 @@ fn published(planner: &Planner, earlier: &Earlier, corpus: &Counted) -> Sizes {
     };
     let below = |folder: &str| {
         let folder = format!("{folder}/");
-        sum(&|file| file.path.starts_with(&folder))
+        sum(&|file| index_shards::without_prefix(&file.path).starts_with(&folder))
     };
     let stage = |s: Stage| below(s.output().folder()) + below(s.outcomes().folder());
     Sizes {

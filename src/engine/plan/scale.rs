@@ -78,8 +78,9 @@ impl Planner<'_> {
         if !self.job.dense.enabled {
             return 0;
         }
+        // Shards are built one after the other.
         let of = |rows: u64| {
-            let rows = (rows as f64 * times) as u64;
+            let rows = (rows as f64 * times) as u64 / self.job.index.shards as u64;
             let factory = dense::resolve(&self.job.dense.factory, rows as usize);
             let number = if factory.contains("fp16") { 2 } else { 4 };
             let links = if factory.contains("HNSW") { LINKS } else { 0 };

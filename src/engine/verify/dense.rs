@@ -8,6 +8,7 @@ use std::{
 
 use super::{
     Finding, Findings, Subject,
+    indexes::Sample,
     part::{Checked, guarded},
     step::{Entry, InStep},
 };
@@ -23,15 +24,13 @@ const ROUNDING: f32 = 1e-5;
 const UNIT: f32 = 1e-3;
 /// How far down a row may find itself in an index that does not compare all vectors.
 const TOP: usize = 10;
-/// Of so many sampled rows of such an index, one may be out of its own reach: that is its recall, not damage.
-const RECALL: usize = 100;
 
 /// `NAME.faiss` and `NAME.ids`; each None where it is not there or cannot be followed any further.
 pub struct Dense {
     index: Option<Index>,
     ids: Option<IdFile>,
     rows: usize,
-    /// Rows that the manifest says it has; None: the generation has no such index.
+    /// Rows that the manifest says it has; None: the shard has no such index.
     summary: Option<u64>,
     names: [String; 2],
 }
@@ -66,13 +65,14 @@ impl Storage {
 }
 
 impl Dense {
+    /// `name`: of both files below the generation, without their endings.
     pub fn open(
         subject: &Subject,
         name: &str,
         summary: Option<&IndexSummary>,
         findings: &mut Findings,
     ) -> Self {
-        let names = [format!("dense/{name}.faiss"), format!("dense/{name}.ids")];
+        let names = [format!("{name}.faiss"), format!("{name}.ids")];
         let mut dense = Self {
             index: None,
             ids: None,
@@ -138,7 +138,8 @@ impl Dense {
         }
     }
 
-    pub fn finish(&mut self, findings: &mut Findings) {
+    /// Rows that an index need not find are added to `sampled`.
+    pub fn finish(&mut self, sampled: &mut Sample, findings: &mut Findings) {
         let [name, ids_name] = &self.names;
         if let Some(message) = self.ids.as_mut().and_then(IdFile::finish) {
             findings.add("ids", ids_name, message);
@@ -157,19 +158,18 @@ impl Dense {
             let message = format!("has {wanted} rows; the manifest says {rows}");
             findings.add(CHECK, name, message);
         }
-        let allowed = match index.storage.exhaustive {
-            true => 0,
-            false => index.sampled / RECALL,
-        };
-        if index.missed.len() > allowed {
-            for id in &index.missed {
-                findings.add(
-                    CHECK,
-                    name,
-                    format!("`{id}` does not find itself ({ids_name})"),
-                );
-            }
+        let missed = index.missed.iter().map(|id| {
+            Finding::new(
+                CHECK,
+                name,
+                format!("`{id}` does not find itself ({ids_name})"),
+            )
+        });
+        if index.storage.exhaustive {
+            return missed.for_each(|finding| findings.push(finding));
         }
+        sampled.rows += index.sampled;
+        sampled.missed.extend(missed);
     }
 }
 

@@ -6,6 +6,7 @@ use super::{Findings, Subject};
 use crate::{
     job::Progress,
     store::{
+        index_shards,
         manifest::{self, CHECKSUMS, FORMAT, Run, hash_file},
         read_json,
     },
@@ -59,6 +60,7 @@ fn unlisted(subject: &Subject, findings: &mut Findings) {
 
 /// Tantivy makes these whenever an index is opened.
 fn is_lock(name: &str) -> bool {
+    let name = index_shards::without_prefix(name);
     name.starts_with("sparse/.tantivy-") && name.ends_with(".lock")
 }
 

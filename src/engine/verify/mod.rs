@@ -1,7 +1,7 @@
 //! Checks a generation against itself and its model. Damage is a finding, never an error.
 //!
 //! Shard by shard: part i of every dataset holds what came of part i of the documents, so that one shard at a time is
-//! in memory, beside the FAISS indexes, which are read whole as they are for a search. The rows of the indexes stand
+//! in memory, beside the FAISS indexes of its index shard, which are read whole as they are for a search. The rows of the indexes stand
 //! in the order of the parts' rows and are followed in step.
 
 mod datasets;
@@ -9,6 +9,7 @@ mod dense;
 mod expansion;
 mod files;
 mod finding;
+mod indexes;
 mod model;
 mod outcomes;
 mod part;
@@ -106,7 +107,7 @@ pub fn verify(
     files::check(&mut subject, &mut findings, progress);
     let shards = datasets::check(&mut subject, &mut findings);
     let model = model::Model::new(&subject, embedder);
-    let mut indexes = shard::Indexes::open(&subject, &mut findings);
+    let mut indexes = indexes::Indexes::open(&subject, shards, &mut findings);
     progress.start(STAGE, subject.rows(Dataset::Chunks), "chunks");
     for number in 0..shards {
         let rows = shard::check(&subject, &model, &mut indexes, number, &mut findings);

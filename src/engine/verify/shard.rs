@@ -3,71 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::{
-    Findings, Subject,
-    dense::Dense,
-    expansion,
+    Findings, Subject, expansion,
+    indexes::Indexes,
     model::Model,
     outcomes::{self, ids},
     part,
     rows::{Chunk, Document, Intent, Query, Rows},
-    sparse::Sparse,
     tiling::{children, gap, misnumbered, unserved},
     vectors::{self, Embedded, Side},
 };
 use crate::{engine::stage::Stage, job::spec::ChunkMethod, store::Dataset};
-
-/// The indexes, and how many rows of the datasets have passed.
-pub struct Indexes {
-    text: Dense,
-    queries: Dense,
-    sparse: Sparse,
-    selected: u64,
-    /// How many topics there are, where they can be read.
-    topics: Option<u32>,
-    /// Rows passed; None once a part could not be read.
-    documents: Option<u64>,
-    chunks: u64,
-    query_rows: u64,
-}
-
-impl Indexes {
-    pub fn open(subject: &Subject, findings: &mut Findings) -> Self {
-        let summary = &subject.manifest.indexes;
-        Self {
-            text: Dense::open(subject, "text", summary.dense_text.as_ref(), findings),
-            queries: Dense::open(subject, "queries", summary.dense_queries.as_ref(), findings),
-            sparse: Sparse::open(subject, findings),
-            selected: 0,
-            topics: expansion::topics(subject, findings),
-            documents: Some(0),
-            chunks: 0,
-            query_rows: 0,
-        }
-    }
-
-    pub fn finish(&mut self, subject: &Subject, findings: &mut Findings) {
-        self.text.finish(findings);
-        self.queries.finish(findings);
-        self.sparse.finish(findings);
-        let summary = &subject.manifest.indexes;
-        let all_read = self.query_rows == subject.rows(Dataset::Queries);
-        if all_read && self.selected != summary.queries_indexed {
-            let message = format!(
-                "has {} queries that are taken; the manifest says {}",
-                self.selected, summary.queries_indexed
-            );
-            let has_selection = subject
-                .manifest
-                .datasets
-                .contains_key(Dataset::Selection.folder());
-            let decided_in = match has_selection {
-                true => Dataset::Selection.folder(),
-                false => Dataset::Queries.folder(),
-            };
-            findings.add(decided_in, decided_in, message);
-        }
-    }
-}
 
 /// Checks a shard; how many chunks it has.
 pub fn check(
@@ -77,6 +22,7 @@ pub fn check(
     number: usize,
     findings: &mut Findings,
 ) -> usize {
+    indexes.enter(subject, number, findings);
     let rows = Rows::read(subject, number, findings);
     let shard = Shard {
         subject,

@@ -2,6 +2,7 @@
 
 use super::{
     Finding, Findings, Subject,
+    indexes::Sample,
     part::{Checked, guarded},
     rows::Chunk,
     step::{Entry, InStep},
@@ -9,16 +10,12 @@ use super::{
 use crate::{
     corpus::error::one_line,
     index::{CiffReader, SparseDocument, SparseError, SparseIndex, SparseWeights},
-    store::Dataset,
+    store::manifest::IndexSummary,
 };
 
 const CHECK: &str = "sparse";
-const FOLDER: &str = "sparse";
-const CIFF: &str = "sparse.ciff.gz";
 /// How far down a chunk may find itself.
 const TOP: usize = 10;
-/// One of so many sampled chunks may stand lower: texts of a few common words are outranked by longer ones.
-const OUTRANKED: usize = 10;
 /// Only the field that holds the text itself.
 const TEXT: SparseWeights = SparseWeights {
     title: 0.0,
@@ -31,6 +28,10 @@ pub struct Sparse {
     index: Option<Index>,
     ciff: Option<Ciff>,
     rows: usize,
+    /// Documents that the manifest says it has.
+    summary: Option<u64>,
+    folder: String,
+    ciff_file: String,
 }
 
 struct Index {
@@ -46,27 +47,32 @@ struct Ciff {
 }
 
 impl Sparse {
-    pub fn open(subject: &Subject, findings: &mut Findings) -> Self {
-        let (mut index, mut ciff) = (None, None);
-        if let Some(summary) = &subject.manifest.indexes.sparse {
-            for name in [FOLDER, CIFF] {
+    /// `prefix`: what the paths of the index shard begin with below the generation.
+    pub fn open(
+        subject: &Subject,
+        prefix: &str,
+        summary: Option<&IndexSummary>,
+        findings: &mut Findings,
+    ) -> Self {
+        let mut sparse = Self {
+            index: None,
+            ciff: None,
+            rows: 0,
+            summary: summary.map(|summary| summary.rows),
+            folder: format!("{prefix}sparse"),
+            ciff_file: format!("{prefix}sparse.ciff.gz"),
+        };
+        if summary.is_some() {
+            let (folder, ciff) = (&sparse.folder, &sparse.ciff_file);
+            for name in [folder, ciff] {
                 if !subject.path(name).exists() && !subject.damaged.contains(name) {
                     findings.add(CHECK, name, "is missing");
                 }
             }
-            let chunks = subject.rows(Dataset::Chunks);
-            if summary.rows != chunks {
-                let message = format!(
-                    "has {} documents for {chunks} chunks, as the manifest says",
-                    summary.rows
-                );
-                findings.add(CHECK, FOLDER, message);
-            }
-            index = opened(subject.is_sound(FOLDER), findings, || Index::open(subject));
-            ciff = opened(subject.is_sound(CIFF), findings, || Ciff::open(subject));
+            sparse.index = opened(subject, folder, findings, Index::open);
+            sparse.ciff = opened(subject, ciff, findings, Ciff::open);
         }
-        let rows = 0;
-        Self { index, ciff, rows }
+        sparse
     }
 
     /// Compares the next document with the chunk it was made of, and the queries it was indexed with. `sampled`: it
@@ -87,8 +93,10 @@ impl Sparse {
                 text: &chunk.text,
                 queries,
             };
-            let followed = guarded(CHECK, FOLDER, || {
-                index.follow(&document, sampled, findings).map_err(failed)
+            let folder = &self.folder;
+            let followed = guarded(CHECK, folder, || {
+                let followed = index.follow(&document, sampled, folder, findings);
+                followed.map_err(failed(folder))
             });
             if let Err(finding) = followed {
                 findings.push(finding);
@@ -98,7 +106,7 @@ impl Sparse {
         if let Some(Ciff { reader, step }) = &mut self.ciff {
             let (_, message) = step.expect(&chunk.id, || name(reader));
             if let Some(message) = message {
-                findings.add("ciff", CIFF, message);
+                findings.add("ciff", &self.ciff_file, message);
             }
         }
     }
@@ -107,23 +115,27 @@ impl Sparse {
     pub fn lose(&mut self, part: &str, findings: &mut Findings) {
         if self.index.take().is_some() | self.ciff.take().is_some() {
             let message = format!("is not compared any further, as {part} cannot be read");
-            findings.add(CHECK, FOLDER, message);
+            findings.add(CHECK, &self.folder, message);
         }
     }
 
-    pub fn finish(&mut self, findings: &mut Findings) {
+    /// Chunks that the index need not find are added to `sampled`.
+    pub fn finish(&mut self, sampled: &mut Sample, findings: &mut Findings) {
         if let Some(index) = &self.index {
-            if index.index.len() != self.rows as u64 {
-                let (there, wanted) = (index.index.len(), self.rows);
+            let (there, wanted) = (index.index.len(), self.rows as u64);
+            if there != wanted {
                 let message = format!("has {there} documents where {wanted} belong");
-                findings.add(CHECK, FOLDER, message);
+                findings.add(CHECK, &self.folder, message);
+            } else if let Some(rows) = self.summary.filter(|rows| *rows != wanted) {
+                let message = format!("has {wanted} documents; the manifest says {rows}");
+                findings.add(CHECK, &self.folder, message);
             }
-            if index.outranked.len() > index.sampled.div_ceil(OUTRANKED) {
-                for id in &index.outranked {
-                    let message = format!("`{id}` does not find itself in the first {TOP}");
-                    findings.add(CHECK, FOLDER, message);
-                }
-            }
+            sampled.rows += index.sampled;
+            let outranked = index.outranked.iter().map(|id| {
+                let message = format!("`{id}` does not find itself in the first {TOP}");
+                Finding::new(CHECK, &self.folder, message)
+            });
+            sampled.missed.extend(outranked);
         }
         if let Some(Ciff { reader, step }) = &mut self.ciff {
             let counted = (reader.header().num_docs.max(0) as usize != self.rows).then(|| {
@@ -132,21 +144,26 @@ impl Sparse {
             });
             let left = step.finish(|| name(reader));
             for message in [counted, left].into_iter().flatten() {
-                findings.add("ciff", CIFF, message);
+                findings.add("ciff", &self.ciff_file, message);
             }
         }
     }
 }
 
-fn opened<T>(sound: bool, findings: &mut Findings, open: impl FnOnce() -> Checked<T>) -> Option<T> {
-    if !sound {
+fn opened<T>(
+    subject: &Subject,
+    name: &str,
+    findings: &mut Findings,
+    open: impl FnOnce(&Subject, &str) -> Checked<T>,
+) -> Option<T> {
+    if !subject.is_sound(name) {
         return None;
     }
-    open().map_err(|finding| findings.push(finding)).ok()
+    open(subject, name).map_err(|f| findings.push(f)).ok()
 }
 
-fn failed(error: SparseError) -> Finding {
-    Finding::new(CHECK, FOLDER, one_line(&error))
+fn failed(folder: &str) -> impl Fn(SparseError) -> Finding {
+    move |error| Finding::new(CHECK, folder, one_line(&error))
 }
 
 /// The next document's name.
@@ -156,15 +173,15 @@ fn name(reader: &mut CiffReader) -> Entry {
 }
 
 impl Index {
-    fn open(subject: &Subject) -> Checked<Self> {
-        let index = guarded(CHECK, FOLDER, || {
-            SparseIndex::open(&subject.path(FOLDER)).map_err(failed)
+    fn open(subject: &Subject, folder: &str) -> Checked<Self> {
+        let index = guarded(CHECK, folder, || {
+            SparseIndex::open(&subject.path(folder)).map_err(failed(folder))
         })?;
         // Tantivy opens an index without its positions and answers phrases wrongly.
         if let Some(file) = index.missing_files().first() {
             return Err(Finding::new(
                 CHECK,
-                &format!("{FOLDER}/{file}"),
+                &format!("{folder}/{file}"),
                 "is missing",
             ));
         }
@@ -180,6 +197,7 @@ impl Index {
         &mut self,
         document: &SparseDocument,
         sampled: bool,
+        folder: &str,
         findings: &mut Findings,
     ) -> Result<(), SparseError> {
         let Self { index, step, .. } = self;
@@ -193,10 +211,10 @@ impl Index {
             ids.map(|(chunk_id, _)| Some(chunk_id))
         });
         if let Some(message) = message {
-            findings.add(CHECK, FOLDER, message);
+            findings.add(CHECK, folder, message);
         }
         match place {
-            Some(row) if sampled => self.search(row as u32, document, findings),
+            Some(row) if sampled => self.search(row as u32, document, folder, findings),
             _ => Ok(()),
         }
     }
@@ -205,6 +223,7 @@ impl Index {
         &mut self,
         row: u32,
         document: &SparseDocument,
+        folder: &str,
         findings: &mut Findings,
     ) -> Result<(), SparseError> {
         self.sampled += 1;
@@ -215,11 +234,11 @@ impl Index {
                 "`{id}` is of `{doc_id}` where `{}` belongs",
                 document.doc_id
             );
-            findings.add(CHECK, FOLDER, message);
+            findings.add(CHECK, folder, message);
         }
         if let Some(field) = self.index.unlike(row, document)? {
             let message = format!("document {row} (`{id}`) was not indexed with its {field}");
-            findings.add(CHECK, FOLDER, message);
+            findings.add(CHECK, folder, message);
         }
         if !self.index.is_in_first(row, document.text, TOP, TEXT)? {
             self.outranked.push(id.to_owned());
@@ -230,9 +249,9 @@ impl Index {
 
 impl Ciff {
     /// Opens the file and reads past its postings, which must add up to what its header says.
-    fn open(subject: &Subject) -> Checked<Self> {
-        let finding = |message: String| Finding::new("ciff", CIFF, message);
-        let path = subject.path(CIFF);
+    fn open(subject: &Subject, name: &str) -> Checked<Self> {
+        let finding = |message: String| Finding::new("ciff", name, message);
+        let path = subject.path(name);
         let mut reader = CiffReader::open(&path).map_err(|e| finding(e.to_string()))?;
         let mut tokens = 0i64;
         while let Some(list) = reader.next_list().map_err(|e| finding(e.to_string()))? {

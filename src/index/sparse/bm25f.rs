@@ -35,7 +35,7 @@ pub struct FieldsQuery {
 }
 
 impl FieldsQuery {
-    fn terms(&self) -> impl Iterator<Item = (Term, Score)> {
+    pub fn terms(&self) -> impl Iterator<Item = (Term, Score)> {
         let term = |(field, weight): &(Field, Score)| {
             let term = Term::from_field_text(*field, &self.word);
             (term, *weight)

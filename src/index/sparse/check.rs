@@ -9,7 +9,7 @@ use tantivy::query::{EnableScoring, Query};
 use tantivy::schema::IndexRecordOption;
 use tantivy::{DocSet, SegmentReader, Term};
 
-use super::{SparseDocument, SparseError, SparseIndex, SparseWeights, in_dir};
+use super::{SparseDocument, SparseError, SparseIndex, SparseWeights, any_of, in_dir};
 use crate::index::analyzer;
 
 /// The files of a segment, by their endings.
@@ -131,13 +131,13 @@ impl SparseIndex {
         query: &str,
         weights: SparseWeights,
     ) -> Result<Option<f32>, SparseError> {
-        let query = self.query(query, weights)?;
+        let words = self.words(query, weights)?;
         let segment = self.searcher.segment_readers().first();
-        let (Some(query), Some(segment)) = (query, segment) else {
+        let Some(segment) = segment.filter(|_| !words.is_empty()) else {
             return Ok(None);
         };
         let scoring = EnableScoring::enabled_from_searcher(&self.searcher);
-        let weight = query.weight(scoring).map_err(in_dir(&self.dir))?;
+        let weight = any_of(&words).weight(scoring).map_err(in_dir(&self.dir))?;
         let mut scorer = weight.scorer(segment, 1.0).map_err(in_dir(&self.dir))?;
         Ok(advance_to(&mut scorer, row).then(|| scorer.score()))
     }

@@ -237,13 +237,8 @@ pub(super) mod tests {
             cross_encoder: None,
             dim: 1,
             datasets: BTreeMap::new(),
-            indexes: Indexes {
-                query_threshold: None,
-                queries_indexed: 0,
-                sparse: None,
-                dense_text: None,
-                dense_queries: None,
-            },
+            indexes: Indexes::of(Vec::new(), None, 0),
+            merged: Vec::new(),
             files: Vec::new(),
         };
         replace_json(&folder.join(MANIFEST), &manifest).unwrap();

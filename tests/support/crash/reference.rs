@@ -3,17 +3,14 @@
 use std::{
     fs,
     path::PathBuf,
-    sync::Arc,
     time::{Duration, Instant},
 };
 
-use arrow::array::{ArrayRef, RecordBatch, StringArray};
-use parquet::arrow::ArrowWriter;
-use rand::{Rng, SeedableRng};
+use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
 use super::{copy, kept, start};
-use crate::common::{Place, parquet_files, row, write_corpus};
+use crate::common::{Place, parquet_files, random_text, row, write_corpus, write_queries};
 
 /// A build that stopped when its stages were done.
 pub const PREPARED: &str = "prepared";
@@ -58,7 +55,7 @@ pub fn place(documents: usize) -> Place {
 fn write_documents(place: &Place, documents: usize, edition: u64) {
     let documents = (0..documents as u64).map(|i| {
         let seed = i + if i % 4 == 0 { edition * 1000 } else { 0 };
-        let text = text(&mut ChaCha8Rng::seed_from_u64(seed));
+        let text = random_text(&mut ChaCha8Rng::seed_from_u64(seed));
         [format!("doc-{i:03}"), format!("Title {i}"), text]
     });
     let documents: Vec<[String; 3]> = documents.collect();
@@ -69,27 +66,10 @@ fn write_documents(place: &Place, documents: usize, edition: u64) {
     write_corpus(&place.path("corpus.parquet"), &rows);
 }
 
-fn text(random: &mut ChaCha8Rng) -> String {
-    const WORDS: [&str; 24] = [
-        "water", "system", "method", "result", "cell", "energy", "model", "city", "law", "cause",
-        "effect", "work", "time", "year", "people", "change", "tide", "bread", "moon", "the", "of",
-        "in", "is", "with",
-    ];
-    let mut text = String::new();
-    for sentence in 0..random.random_range(1..4) {
-        for word in 0..random.random_range(4..10) {
-            text += if word > 0 { " " } else { "" };
-            text += WORDS[random.random_range(0..WORDS.len())];
-        }
-        text += if sentence == 1 { ".\n\n" } else { ". " };
-    }
-    text
-}
-
 impl Reference {
     pub fn build(documents: usize) -> (Place, Self) {
         let place = place(documents);
-        write_queries(&place);
+        write_queries(&place.path("queries.parquet"), &QUERIES);
         place.build_expecting(0, &["--set", &format!("output.path={PREVIOUS}")]);
         write_documents(&place, documents, 1);
         let prepared = format!("output.path={PREPARED}");
@@ -178,19 +158,6 @@ fn comparable(place: &Place, output: &str, number: u64) -> Vec<(PathBuf, Vec<u8>
     }
     assert!(files.len() > 5);
     files
-}
-
-fn write_queries(place: &Place) {
-    let ids: Vec<String> = (0..QUERIES.len()).map(|i| i.to_string()).collect();
-    let batch = RecordBatch::try_from_iter(vec![
-        ("query_id", Arc::new(StringArray::from(ids)) as ArrayRef),
-        ("text", Arc::new(StringArray::from(QUERIES.to_vec()))),
-    ])
-    .unwrap();
-    let file = fs::File::create(place.path("queries.parquet")).unwrap();
-    let mut writer = ArrowWriter::try_new(file, batch.schema(), None).unwrap();
-    writer.write(&batch).unwrap();
-    writer.close().unwrap();
 }
 
 /// What each mode answers to the queries, as JSON.
