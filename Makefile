@@ -13,7 +13,7 @@ CUDA := target/cuda
 # The oldest GPUs that the binary will run on: 80 (A100), 89 (L4, RTX 40), 90 (H100, H200, and no other).
 export CUDA_COMPUTE_CAP ?= 80
 
-.PHONY: help setup models build cuda cuda-toolkit quickstart test test-cluster test-crash test-incremental fuzz lint schemas ablation-chunks ablation-expansion bench bench-chunk bench-cluster bench-gpu bench-gpu-build bench-index bench-models bench-scale clean
+.PHONY: help setup models build cuda cuda-toolkit quickstart test test-cluster test-cluster-kills test-crash test-incremental fuzz lint schemas ablation-chunks ablation-expansion bench bench-chunk bench-cluster bench-gpu bench-gpu-build bench-index bench-models bench-scale clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -80,6 +80,9 @@ test: setup models $(VENV)/.complete ## everything that must pass, the real mode
 
 test-cluster: setup ## a Ballista cluster of real processes; compiles Ballista
 	cargo test --features cluster --test cluster
+
+test-cluster-kills: setup ## one of three executors killed ten times, 2,000 documents; needs INTENDEX_EVAL_DATA
+	cargo test --features cluster --test cluster -- --ignored --nocapture
 
 test-incremental: setup ## 1% of 5,000 documents changed; needs INTENDEX_EVAL_DATA
 	cargo test --test incremental -- --ignored --nocapture

@@ -134,6 +134,57 @@ fn build(place: &Place, cluster: &Cluster) -> Process {
     start(place, &place.path(""), &arguments, "build")
 }
 
+/// At moments that a generator of numbers chooses, one of three executors is killed and another joins; ten times (or
+/// INTENDEX_KILLS), with two thousand abstracts of SciFact.
+#[test]
+#[ignore = "takes half an hour; run by `make test-cluster-kills`"]
+fn executors_are_killed_at_any_moment_of_a_real_corpus() {
+    let data = std::env::var("INTENDEX_EVAL_DATA").expect("INTENDEX_EVAL_DATA");
+    let kills = std::env::var("INTENDEX_KILLS").map_or(10, |n| n.parse().unwrap());
+    let place = Place::new(&[]);
+    place.write_job(
+        "[intents]\nenabled = false\n[chunk]\nmethod = \"paragraph\"\ntarget_tokens = 254\n\
+         [engine]\nshard_documents = 100\n[expand]\nqueries = 1\nmax_tokens = 8\n",
+    );
+    let job = fs::read_to_string(place.path("job.toml")).unwrap();
+    let corpus = format!(
+        "path = \"{data}/scifact/corpus.parquet\"\nfilter = \"CAST(doc_id AS BIGINT) % 5 < 2\""
+    );
+    let job = job.replace("path = \"corpus.parquet\"", &corpus);
+    fs::write(place.path("job.toml"), job).unwrap();
+    let clock = Instant::now();
+    let local = local(&place);
+    let alone = clock.elapsed();
+    println!("alone: {:.0} s", alone.as_secs_f64());
+    let mut cluster = Cluster::start(&place, 3);
+    for round in 0..kills {
+        let out = format!("out-{round}");
+        let set = format!("output.path={out}");
+        let arguments = [
+            "build",
+            "job.toml",
+            "--set",
+            &cluster.setting(),
+            "--set",
+            &set,
+        ];
+        let clock = Instant::now();
+        let build = start(&place, &place.path(""), &arguments, "build");
+        let moment = alone.mul_f64(rand::random::<f64>());
+        thread::sleep(moment);
+        let victim = rand::random_range(0..cluster.executors.len());
+        drop(cluster.executors.remove(victim));
+        cluster.join(&place.path(""));
+        assert_eq!(end(build), Some(0), "{}", logs(&place));
+        assert_same(&place, &out, &local);
+        fs::remove_dir_all(place.path(&out)).unwrap();
+        let (moment, all) = (moment.as_secs_f64(), clock.elapsed().as_secs_f64());
+        println!(
+            "{round}: one of three killed after {moment:.1} s; the same bytes after {all:.1} s"
+        );
+    }
+}
+
 /// Waits until a part of this dataset is written.
 fn wait_for(place: &Place, dataset: &str) {
     let start = Instant::now();
@@ -158,7 +209,7 @@ fn wait_for(place: &Place, dataset: &str) {
 
 fn end(mut process: Process) -> Option<i32> {
     let start = Instant::now();
-    while start.elapsed() < Duration::from_secs(240) {
+    while start.elapsed() < Duration::from_secs(1200) {
         if let Some(status) = process.0.try_wait().unwrap() {
             return status.code();
         }

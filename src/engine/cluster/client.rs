@@ -119,20 +119,20 @@ impl Cluster {
             self.session.clone(),
             self.config.clone(),
         );
-        let rows = rows.await.map_err(plain)?;
+        let scheduler = self.scheduler.clone();
+        let plain = move |error| plain(&scheduler, error);
+        let rows = rows.await.map_err(&plain)?;
         let schema = rows.schema();
-        Ok(Box::pin(RecordBatchStreamAdapter::new(
-            schema,
-            rows.map_err(plain),
-        )))
+        let rows = rows.map_err(plain);
+        Ok(Box::pin(RecordBatchStreamAdapter::new(schema, rows)))
     }
 }
 
-/// What an executor said, without what Ballista has wrapped around it.
-fn plain(error: DataFusionError) -> DataFusionError {
+/// What an executor said, without what Ballista has wrapped around it; or of which cluster an error is.
+fn plain(scheduler: &str, error: DataFusionError) -> DataFusionError {
     let text = error.to_string();
     let Some(own) = text.find(function::ERROR).map(|at| &text[at..]) else {
-        return error;
+        return DataFusionError::Execution(format!("the cluster at {scheduler}: {text}"));
     };
     let own = own.trim_end_matches(|c: char| c.is_whitespace() || matches!(c, ')' | '"'));
     DataFusionError::Execution(own.replace("\\\"", "\""))
