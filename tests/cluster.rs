@@ -144,7 +144,7 @@ fn executors_are_killed_at_any_moment_of_a_real_corpus() {
     let place = Place::new(&[]);
     place.write_job(
         "[intents]\nenabled = false\n[chunk]\nmethod = \"paragraph\"\ntarget_tokens = 254\n\
-         [engine]\nshard_documents = 100\n[expand]\nqueries = 1\nmax_tokens = 8\n",
+         [engine]\nshard_documents = 100\n[expand]\nqueries = 1\nlists = 0\nmax_tokens = 4\n",
     );
     let job = fs::read_to_string(place.path("job.toml")).unwrap();
     let corpus = format!(
@@ -169,9 +169,13 @@ fn executors_are_killed_at_any_moment_of_a_real_corpus() {
             &set,
         ];
         let clock = Instant::now();
-        let build = start(&place, &place.path(""), &arguments, "build");
-        let moment = alone.mul_f64(rand::random::<f64>());
+        let mut build = start(&place, &place.path(""), &arguments, "build");
+        let moment = alone.mul_f64(rand::random::<f64>() / 2.0);
         thread::sleep(moment);
+        assert!(
+            build.0.try_wait().unwrap().is_none(),
+            "killed too late to matter"
+        );
         let victim = rand::random_range(0..cluster.executors.len());
         drop(cluster.executors.remove(victim));
         cluster.join(&place.path(""));

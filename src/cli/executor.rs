@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, thread};
 
-use super::ExitStatus;
+use super::{ExitStatus, scheduler::host};
 use crate::{
     engine::cluster::{client, executor},
     model::device::device,
@@ -11,7 +11,7 @@ use crate::{
 /// Works for a cluster: loads the models of the jobs it is given, once, and computes their shards.
 ///
 /// It reads models and the builds' output folders from the same paths as the builds do. Start one for each GPU
-/// (CUDA_VISIBLE_DEVICES, or --device). It is ended with Ctrl-C, after the task it is at.
+/// (CUDA_VISIBLE_DEVICES, or --device). Ends with Ctrl-C; others compute what it was at.
 #[derive(Debug, clap::Args)]
 pub struct ExecutorArgs {
     /// The scheduler it works for.
@@ -25,7 +25,7 @@ pub struct ExecutorArgs {
         env = "INTENDEX_EXECUTOR_LISTEN"
     )]
     pub listen: SocketAddr,
-    /// The name that builds and the scheduler reach this machine by; default: as the scheduler sees it.
+    /// The name that builds and the scheduler reach this machine by; default: the address it listens on.
     #[arg(long, value_name = "HOST", env = "INTENDEX_EXECUTOR_HOST")]
     pub host: Option<String>,
     /// Shards at once; default: 1 on a GPU, on CPUs one for every four.
@@ -58,7 +58,7 @@ pub fn run(args: ExecutorArgs) -> anyhow::Result<ExitStatus> {
     let options = executor::Options {
         scheduler: args.scheduler,
         address: args.listen,
-        host: args.host,
+        host: host(args.host, args.listen)?,
         tasks: args.tasks.map_or(usual, NonZeroUsize::get),
         work: args.work,
         device: args.device,

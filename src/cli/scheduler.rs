@@ -24,9 +24,18 @@ pub struct SchedulerArgs {
 }
 
 pub fn run(args: SchedulerArgs) -> anyhow::Result<ExitStatus> {
-    let host = args.host.unwrap_or_else(|| args.listen.ip().to_string());
+    let host = host(args.host, args.listen)?;
     let runtime = tokio::runtime::Runtime::new()?;
     tracing::info!("serving df://{host}:{}", args.listen.port());
     runtime.block_on(scheduler::serve(args.listen, host))?;
     Ok(ExitStatus::Done)
+}
+
+/// What others reach an address by, which must be told where it is every address of a machine.
+pub fn host(told: Option<String>, listen: SocketAddr) -> anyhow::Result<String> {
+    anyhow::ensure!(
+        told.is_some() || !listen.ip().is_unspecified(),
+        "--listen {listen} is every address of this machine; say with --host which of them others reach it by"
+    );
+    Ok(told.unwrap_or_else(|| listen.ip().to_string()))
 }

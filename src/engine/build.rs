@@ -356,31 +356,32 @@ impl Build<'_> {
         let rows = |shard: &usize| count_rows(&stage.input().part(&folder, *shard));
         let total = missing.iter().map(rows).sum::<Result<usize, _>>()?;
         self.progress.start(name, total as u64, stage.unit());
-        let (models, progress) = (self.models.clone(), self.progress.clone());
+        let progress = self.progress.clone();
         let run = |shard: usize| {
-            let (folder, models, progress) = (&folder, &models, &progress);
+            let (folder, progress) = (&folder, &progress);
             async move {
                 let reuse = Some(reuse::part(folder, stage, shard)).filter(|part| part.exists());
-                let meter = Meter::start();
-                let busy = models.busy();
                 let part = (folder.as_path(), shard);
                 let mut attempt = 1;
-                let mut tally = loop {
+                let tally = loop {
                     let run = stage::run(stage, on, layout, part, reuse.as_deref(), &**progress);
                     match run.await {
                         Err(error) if on.1.sends_again(attempt, &error).await => attempt += 1,
                         done => break done?,
                     }
                 };
-                meter.stop(&mut tally);
-                tally.model_seconds = (models.busy() - busy).as_secs_f64();
                 Ok::<_, EngineError>((shard, tally))
             }
         };
         let mut shards =
             stream::iter(missing.into_iter().map(run)).buffer_unordered(self.shards_at_once());
+        // From one shard to the next, as several may be on their way.
+        let mut meter = (Meter::start(), self.models.busy());
         while let Some(done) = shards.next().await {
-            let (shard, tally) = done?;
+            let (shard, mut tally) = done?;
+            let (clock, busy) = std::mem::replace(&mut meter, (Meter::start(), self.models.busy()));
+            clock.stop(&mut tally);
+            tally.model_seconds = (self.models.busy() - busy).as_secs_f64();
             self.check_failures_with(stage, &tally)?;
             self.building.journal.record(name, Some(shard), tally)?;
         }

@@ -19,7 +19,7 @@ use crate::{
     job::Progress,
     store::{
         self, Dataset, Indexes, Manifest, Output, StoreError,
-        generation::Published,
+        generation::{Published, Unfinished},
         index_shards,
         machine::Machine,
         manifest::{self, DatasetSummary, Determinism, IndexShard, Merged, Run},
@@ -100,7 +100,15 @@ pub fn merge(
         plan: plan(&inputs),
         stages: first.stages.clone(),
     };
-    let building = Output::new(into).lock(name)?.open(header, true)?;
+    let output = Output::new(into);
+    if matches!(output.unfinished(&header.plan), Some(Unfinished::Other)) {
+        let message = format!(
+            "{} has an unfinished build, which a merge would remove; finish it, or merge into another folder",
+            into.display()
+        );
+        return Err(EngineError::Refused(message));
+    }
+    let building = output.lock(name)?.open(header, true)?;
     let folder = building.folder();
     let meter = Meter::start();
     let indexes = copy_all(&inputs, &folder, progress)?;

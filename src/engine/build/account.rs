@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use super::{Build, Start, job_name, needs_generator, stages};
+use super::{Build, Start, job_name, needs_generator, resolve::device_of_cluster, stages};
 use crate::{
     engine::{EngineError, indexes, ingest, reuse, stage::Stage, topics, verify},
     store::{
@@ -57,7 +57,7 @@ impl Build<'_> {
             rates: self.rates(&stages),
             machine: Machine {
                 threads: rayon::current_num_threads(),
-                device: self.models.device(),
+                device: self.device(),
                 peak_memory_bytes: stages.values().map(|t| t.peak_memory_bytes).max(),
                 ..Machine::here()
             },
@@ -108,6 +108,14 @@ impl Build<'_> {
         })
     }
 
+    /// Where the models of the map stages run.
+    fn device(&self) -> String {
+        match &self.job.engine.cluster {
+            Some(_) => device_of_cluster(self.job).to_owned(),
+            None => self.models.device(),
+        }
+    }
+
     /// A file run here gives the same text for the same seed; a server promises nothing.
     fn determinism(&self, dataset: Dataset) -> Determinism {
         let server = self
@@ -132,7 +140,7 @@ impl Build<'_> {
                 "the topics are those of an earlier build, whose corpus may have been another",
             );
         }
-        match (generated, self.models.device().as_str()) {
+        match (generated, self.device().as_str()) {
             (true, _) => Determinism::no("the generator is a server, whose answers may vary"),
             (_, "cpu") => Determinism::yes(),
             _ if matches!(dataset, Dataset::Documents) => Determinism::yes(),

@@ -54,15 +54,18 @@ pub fn identify(job: &Job) -> Result<(Models, Fingerprints), EngineError> {
     if !job.expand.scores().contains(&Scored::CrossEncoder) {
         settings.cross_encoder = None;
     }
-    let mut on_gpu = settings.device.starts_with("cuda");
-    if job.engine.cluster.is_some() {
-        // The job speaks of the executors' devices; what is left to do here is done where it can be.
-        settings.device = "auto".into();
+    let on_cluster = job.engine.cluster.is_some();
+    if on_cluster {
+        // The job speaks of the executors' devices. What is left to do here has the same numbers on a CPU, and on a GPU where there
+        // is one.
+        let on_gpu = device_of_cluster(job) != "cpu";
+        settings.device = if on_gpu { "auto" } else { "cpu" }.into();
     }
     let models = Models::find(&settings, needs_generator(job))?;
-    if job.engine.cluster.is_none() {
-        on_gpu = models.device() != "cpu";
-    }
+    let device = match on_cluster {
+        true => device_of_cluster(job).to_owned(),
+        false => models.device(),
+    };
     check_factory(job, &models)?;
     let fingerprints = Fingerprints::new(
         job,
@@ -71,9 +74,17 @@ pub fn identify(job: &Job) -> Result<(Models, Fingerprints), EngineError> {
             models.generator_identity(),
             models.cross_encoder_identity(),
         ),
-        on_gpu,
+        device != "cpu",
     );
     Ok((models, fingerprints))
+}
+
+/// Where the models of a cluster's executors run: on CPUs, unless the job says otherwise.
+pub fn device_of_cluster(job: &Job) -> &str {
+    match job.models.device.as_str() {
+        "auto" => "cpu",
+        other => other,
+    }
 }
 
 /// The corpus, and the session that reads it.

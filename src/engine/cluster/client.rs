@@ -35,7 +35,7 @@ pub const PORT: u16 = 50050;
 const ATTEMPTS: u32 = 6;
 const WAIT: Duration = Duration::from_secs(1);
 /// How often a shard is sent whose function fails: perhaps on one machine only.
-const FUNCTION_ATTEMPTS: u32 = 2;
+const FUNCTION_ATTEMPTS: u32 = 3;
 
 /// A cluster that a build's map stages run on.
 #[derive(Debug)]

@@ -11,7 +11,8 @@ use ballista_executor::executor_process::{ExecutorProcessConfig, start_executor_
 
 use super::{MESSAGE_BYTES, codec::Codec};
 
-pub const HEARTBEAT_SECONDS: u64 = 5;
+/// Ballista ends an executor whose scheduler has not answered five of these.
+pub const HEARTBEAT_SECONDS: u64 = 10;
 
 /// How long an executor waits for a scheduler that is not there yet.
 const CONNECT_SECONDS: u16 = 600;
@@ -22,8 +23,8 @@ pub struct Options {
     pub scheduler: (String, u16),
     /// Where results are fetched; tasks are taken on the next port.
     pub address: SocketAddr,
-    /// The name that builds and the scheduler reach this machine by; default: as the scheduler sees it.
-    pub host: Option<String>,
+    /// The name that builds and the scheduler reach this machine by.
+    pub host: String,
     /// Tasks at once.
     pub tasks: usize,
     /// Where results lie until they are fetched; default: a folder for temporary files.
@@ -42,7 +43,7 @@ static PLACE: OnceLock<Place> = OnceLock::new();
 
 /// What this process is called in errors.
 pub fn name() -> &'static str {
-    PLACE.get().map_or("", |place| &place.name)
+    PLACE.get().map_or("(scheduler)", |place| &place.name)
 }
 
 /// Where this process's models run.
@@ -52,12 +53,8 @@ pub fn device() -> &'static str {
 
 /// Serves until the process is ended.
 pub async fn serve(options: Options) -> Result<(), BallistaError> {
-    let host = options
-        .host
-        .clone()
-        .unwrap_or_else(|| options.address.ip().to_string());
     let place = Place {
-        name: format!("{host}:{}", options.address.port()),
+        name: format!("{}:{}", options.host, options.address.port()),
         device: options.device,
     };
     // An error means that the process serves already.
@@ -66,7 +63,7 @@ pub async fn serve(options: Options) -> Result<(), BallistaError> {
     let work = options.work.map(|folder| folder.display().to_string());
     let config = ExecutorProcessConfig {
         bind_host: options.address.ip().to_string(),
-        external_host: options.host,
+        external_host: Some(options.host),
         port: options.address.port(),
         grpc_port: options.address.port() + 1,
         scheduler_host,
@@ -75,9 +72,9 @@ pub async fn serve(options: Options) -> Result<(), BallistaError> {
         vcores: options.tasks,
         work_dir: work,
         executor_heartbeat_interval_seconds: HEARTBEAT_SECONDS,
-        // A build fetches its rows at once; what a killed one left goes within the hour.
-        job_data_ttl_seconds: 3600,
-        job_data_clean_up_interval_seconds: 600,
+        // The scheduler has results removed that a build has fetched. What is left over goes after Ballista's usual week: a task's own
+        // files count as left over, too, when they have not changed for so long.
+        job_data_clean_up_interval_seconds: 3600,
         grpc_max_decoding_message_size: MESSAGE_BYTES,
         grpc_max_encoding_message_size: MESSAGE_BYTES,
         override_physical_codec: Some(Arc::new(Codec::default())),

@@ -5,6 +5,8 @@ use std::{
     hash::{Hash, Hasher},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, OnceLock, PoisonError},
+    thread,
+    time::Duration,
 };
 
 use arrow::datatypes::DataType;
@@ -25,14 +27,21 @@ use crate::{
         models::Models,
         topics,
     },
-    job::{Job, Progress},
+    job::{
+        Job, Progress,
+        spec::{Corpus, Engine, Output},
+    },
 };
 
 /// Begins a definition, so that it is not taken for another codec's.
 const MARK: &[u8] = b"intendex function ";
 
-/// The variable with the key of a job's server.
+/// The variables with the key of a server, and the server.
 const API_KEY: &str = "INTENDEX_API_KEY";
+const API_SERVER: &str = "INTENDEX_API_SERVER";
+
+/// How long an executor that cannot work for a job waits before it says so, so that others get the shard.
+const PENALTY: Duration = Duration::from_secs(2);
 
 /// What a function is made from.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -51,7 +60,7 @@ impl Definition {
         Self {
             name: stage.name().to_owned(),
             fingerprint: stage.fingerprint().to_owned(),
-            job: job.clone(),
+            job: parameters(job),
             generation: generation.to_owned(),
         }
     }
@@ -64,7 +73,33 @@ impl Definition {
     /// None of what is not one.
     pub fn decode(bytes: &[u8]) -> Option<Result<Self>> {
         let own = bytes.strip_prefix(MARK)?;
-        Some(serde_json::from_slice(own).map_err(|e| DataFusionError::External(e.into())))
+        Some(serde_json::from_slice(own).map_err(|e| {
+            failed(&format!(
+                "does not know this function: {e}; all need one version of Intendex"
+            ))
+        }))
+    }
+}
+
+/// A job as far as its functions read it: jobs that differ in the rest share their models.
+fn parameters(job: &Job) -> Job {
+    Job {
+        name: None,
+        corpus: Corpus {
+            path: Default::default(),
+            filter: None,
+            ..job.corpus.clone()
+        },
+        output: Output {
+            path: Default::default(),
+            ..job.output.clone()
+        },
+        engine: Engine {
+            threads: job.engine.threads,
+            seed: job.engine.seed,
+            ..Engine::default()
+        },
+        ..job.clone()
     }
 }
 
@@ -130,7 +165,8 @@ impl ScalarUDFImpl for Remote {
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let result = function(&self.definition)?.invoke_with_args(args);
+        let function = function(&self.definition).inspect_err(|_| thread::sleep(PENALTY))?;
+        let result = function.invoke_with_args(args);
         result.map_err(|e| failed(&e))
     }
 }
@@ -170,13 +206,12 @@ pub fn failed(error: &dyn fmt::Display) -> DataFusionError {
 impl Loaded {
     fn new(job: &Job) -> Result<Self, EngineError> {
         let mut own = job.clone();
-        own.engine.cluster = None;
         own.models.device = executor::device().to_owned();
         if let Some(generator) = &mut own.models.generator {
-            // It is never sent.
-            let key = env::var(API_KEY)
-                .ok()
-                .filter(|_| generator.server.is_some());
+            // It is never sent, and given to no server but its own: whoever reaches the scheduler can send a job.
+            let is_own = |server: &String| env::var(API_SERVER).is_ok_and(|own| own == *server);
+            let key = env::var(API_KEY).ok();
+            let key = key.filter(|_| generator.server.as_ref().is_some_and(is_own));
             generator.api_key = key.map(Into::into);
         }
         build::start_threads(own.engine.threads);

@@ -10,7 +10,7 @@ use ballista_scheduler::{
 use super::{MESSAGE_BYTES, codec::Codec, executor::HEARTBEAT_SECONDS};
 
 /// An executor that has not been heard of for so long is given up, and its tasks go to others.
-const LOST_AFTER_SECONDS: u64 = 6 * HEARTBEAT_SECONDS;
+const LOST_AFTER_SECONDS: u64 = 3 * HEARTBEAT_SECONDS;
 
 /// Serves until the process is ended. `host` is the name that executors and builds reach it by.
 pub async fn serve(address: SocketAddr, host: String) -> Result<(), BallistaError> {
@@ -20,7 +20,7 @@ pub async fn serve(address: SocketAddr, host: String) -> Result<(), BallistaErro
         external_host: host,
         override_physical_codec: Some(Arc::new(Codec::default())),
         executor_timeout_seconds: LOST_AFTER_SECONDS,
-        expire_dead_executor_interval_seconds: HEARTBEAT_SECONDS,
+        expire_dead_executor_interval_seconds: HEARTBEAT_SECONDS / 2,
         no_executors_grace_period_seconds: 10 * LOST_AFTER_SECONDS,
         grpc_server_max_decoding_message_size: MESSAGE_BYTES,
         grpc_server_max_encoding_message_size: MESSAGE_BYTES,
