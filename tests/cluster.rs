@@ -137,14 +137,14 @@ fn build(place: &Place, cluster: &Cluster) -> Process {
 /// At moments that a generator of numbers chooses, one of three executors is killed and another joins; ten times (or
 /// INTENDEX_KILLS), with two thousand abstracts of SciFact.
 #[test]
-#[ignore = "takes half an hour; run by `make test-cluster-kills`"]
+#[ignore = "takes a quarter of an hour; run by `make test-cluster-kills`"]
 fn executors_are_killed_at_any_moment_of_a_real_corpus() {
     let data = std::env::var("INTENDEX_EVAL_DATA").expect("INTENDEX_EVAL_DATA");
     let kills = std::env::var("INTENDEX_KILLS").map_or(10, |n| n.parse().unwrap());
     let place = Place::new(&[]);
     place.write_job(
         "[intents]\nenabled = false\n[chunk]\nmethod = \"paragraph\"\ntarget_tokens = 254\n\
-         [engine]\nshard_documents = 100\n[expand]\nqueries = 1\nlists = 0\nmax_tokens = 4\n",
+         [engine]\nshard_documents = 100\n[expand]\nenabled = false\n",
     );
     let job = fs::read_to_string(place.path("job.toml")).unwrap();
     let corpus = format!(

@@ -820,6 +820,12 @@ fn scores_and_thresholds_change_without_generating_again() {
         "expand.filter=cosine",
         "expand.filter=round-trip",
     ];
+    // An embedder is refused before a query is written.
+    let wrong = "models.cross_encoder.model=bert";
+    let scores = "expand.scores=[\"cross-encoder\"]";
+    let plan = place.run(&["plan", "job.toml", "--set", wrong, "--set", scores]);
+    let said = String::from_utf8_lossy(&plan.stderr);
+    assert!(said.contains("an embedder is no cross-encoder"), "{said}");
     tiny::embedder(&place.path("cross"), "");
     tiny::heads(&place.path("cross"));
     let mut set = vec!["--set", "models.cross_encoder.model=cross"];

@@ -74,7 +74,7 @@ impl Models {
         }
         let cross = settings.cross_encoder.as_ref().filter(|_| generator);
         let cross =
-            cross.map(|c| source::encoder(&c.model, c.revision.as_deref(), settings.offline));
+            cross.map(|c| source::cross_encoder(&c.model, c.revision.as_deref(), settings.offline));
         let inner = Inner {
             embedder_settings: settings.embedder.clone(),
             embedder_source,

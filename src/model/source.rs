@@ -62,6 +62,29 @@ pub fn embedder(settings: &spec::Embedder, offline: bool) -> Result<EmbedderSour
     encoder(&settings.model, settings.revision.as_deref(), offline)
 }
 
+/// The classification head of a cross-encoder.
+pub const CLASSIFIER: &str = "classifier.weight";
+
+/// A cross-encoder's folder; an embedder's, which has no classification head, is an error before anything is computed.
+pub fn cross_encoder(
+    model: &str,
+    revision: Option<&str>,
+    offline: bool,
+) -> Result<EmbedderSource, ModelError> {
+    let source = encoder(model, revision, offline)?;
+    let weights = source.folder.join("model.safetensors");
+    match whole::safetensors(&weights)?.contains(CLASSIFIER) {
+        true => Ok(source),
+        false => Err(file_error(
+            &weights,
+            &format!(
+                "has no tensor {CLASSIFIER}: an embedder is no cross-encoder; name one that is in `models.cross_encoder.model`, or \
+                 leave \"cross-encoder\" out of `expand.scores`"
+            ),
+        )),
+    }
+}
+
 /// An encoder: a folder on disk, or a hub model at a pinned revision.
 pub fn encoder(
     model: &str,

@@ -9,7 +9,7 @@ use arrow::datatypes::UInt32Type;
 
 use crate::expand::queries::Origin;
 use crate::job::spec::Example;
-use crate::store::dataset::{each_row, float, text};
+use crate::store::dataset::{count_rows, each_row, float, text};
 use crate::store::{Dataset, StoreError};
 
 /// Length of a passage that is worth showing, in tokens of the embedder: every prompt has it.
@@ -20,10 +20,11 @@ const LIST: usize = 4;
 /// The best examples of the generation, at most one of a topic, best first.
 pub fn best(generation: &Path, count: usize) -> Result<Vec<Example>, ExamplesError> {
     let mut of_topics: BTreeMap<Topic, (f32, Example)> = BTreeMap::new();
-    let mut any = false;
+    let (mut any, mut any_query) = (false, false);
     for shard in 0..Dataset::Chunks.parts(generation)?.len() {
         let queries = queries(generation, shard)?;
         any |= !queries.is_empty();
+        any_query |= count_rows(&Dataset::Queries.part(generation, shard)).is_ok_and(|n| n > 0);
         for (topic, value, example) in of_shard(generation, shard, queries)? {
             let best = of_topics
                 .get(&topic)
@@ -32,6 +33,9 @@ pub fn best(generation: &Path, count: usize) -> Result<Vec<Example>, ExamplesErr
                 of_topics.insert(topic, (value, example));
             }
         }
+    }
+    if !any && !any_query {
+        return Err(ExamplesError::NoQueries);
     }
     if !any {
         return Err(ExamplesError::NoScores);
@@ -150,6 +154,10 @@ fn about(generation: &Path, shard: usize) -> Result<HashMap<String, About>, Exam
 
 #[derive(Debug, thiserror::Error)]
 pub enum ExamplesError {
+    #[error(
+        "this index has no queries to choose examples of; set `expand.enabled` in its job and build it again"
+    )]
+    NoQueries,
     #[error(
         "this index has no scores to choose examples by; add \"gain\" to `expand.scores` in its job and build it again, which writes no query anew"
     )]

@@ -32,11 +32,6 @@ impl CrossEncoder {
         let config = Config::read(folder)?;
         let reader = Reader::open(folder, &config, config.max_position_embeddings)?;
         let mut weights = Weights::open(folder, Precision::usual(!device.is_cpu()), device)?;
-        if !weights.has("classifier.weight") {
-            return Err(weights.error(
-                "tensor classifier.weight is missing; a cross-encoder has a classification head",
-            ));
-        }
         let hidden = config.hidden_size;
         let classifier = weights.head("classifier", 1, hidden)?;
         let pooler = Linear {

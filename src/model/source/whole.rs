@@ -1,6 +1,11 @@
 //! Is a model file whole? Read from its header, so that a truncated download fails here and not in the middle of a build.
 
-use std::{collections::BTreeMap, fs::File, io::Read, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs::File,
+    io::Read,
+    path::Path,
+};
 
 use candle_core::quantized::gguf_file::{Content, TensorInfo};
 use serde_json::Value;
@@ -10,8 +15,8 @@ use super::{ModelError, file_error};
 /// The longest header that the safetensors format allows, in bytes.
 const LONGEST_HEADER: u64 = 100_000_000;
 
-/// The header says where each tensor lies; the last one ends with the file.
-pub fn safetensors(path: &Path) -> Result<(), ModelError> {
+/// The names of the tensors. The header says where each lies; the last one ends with the file.
+pub fn safetensors(path: &Path) -> Result<BTreeSet<String>, ModelError> {
     let failed = |e: std::io::Error| {
         file_error(
             path,
@@ -39,10 +44,11 @@ pub fn safetensors(path: &Path) -> Result<(), ModelError> {
         .values()
         .filter_map(|tensor| tensor["data_offsets"][1].as_u64());
     let expected = ends.max().unwrap_or(0).saturating_add(8 + header_bytes);
-    length_is(path, found, expected, found == expected)
+    length_is(path, found, expected, found == expected)?;
+    Ok(header.into_keys().collect())
 }
 
-/// As [`safetensors`], and the model's architecture. A GGUF file may be padded at its end.
+/// The model's architecture. A GGUF file may be padded at its end.
 pub fn gguf(path: &Path) -> Result<String, ModelError> {
     let failed = |message: String| {
         file_error(
