@@ -162,3 +162,27 @@ fn what_does_not_fit_is_refused() {
     refused(&["first", "second"], "its hash differs");
     assert_eq!(merge(&place, &["first"], &["--into", "merged"]).0, 2);
 }
+
+#[test]
+fn an_unfinished_build_is_not_removed() {
+    let place = place();
+    build(&place, 0, "first", &[FIRST]);
+    build(&place, 0, "second", &[SECOND]);
+    let stopped = [
+        "--set",
+        "output.path=busy",
+        "--set",
+        BOTH,
+        "--stage",
+        "chunks",
+    ];
+    place.build_expecting(0, &stopped);
+    let journal = place.path("busy/generations/building/journal.ndjson");
+    let before = fs::read(&journal).unwrap();
+    let (code, _, said) = merge(&place, &["first", "second"], &["--into", "busy"]);
+    assert!(
+        code == 2 && said.contains("busy has an unfinished build"),
+        "{said}"
+    );
+    assert!(fs::read(&journal).unwrap() == before);
+}

@@ -9,15 +9,14 @@ use datafusion::prelude::SessionContext;
 use futures::{StreamExt, stream};
 use tokio::runtime::Runtime;
 
-#[cfg(feature = "cluster")]
-use super::cluster::client::Cluster;
 use super::{
     EngineError, failures,
     fingerprint::Fingerprints,
     functions, indexes, ingest,
     models::Models,
+    place::Place,
     reuse::{self, Source},
-    stage::{self, Layout, Place, Stage},
+    stage::{self, Layout, Stage},
     topics,
     verify::{self, Finding},
 };
@@ -159,7 +158,7 @@ impl Build<'_> {
         );
         let shards = runtime.block_on(self.ingest(&input.scan))?;
         let layout = self.layout(runtime, ctx)?;
-        let place = self.place(ctx)?;
+        let place = Place::of(self.job, &self.building.folder(), ctx)?;
         let sources = self.sources();
         for stage in stages(self.job) {
             if stage == Stage::Keywords && topics::wanted(self.job) {
@@ -183,32 +182,6 @@ impl Build<'_> {
             &*self.progress,
         )
         .map(Some)
-    }
-
-    /// Where the map stages run.
-    #[cfg(feature = "cluster")]
-    fn place(&self, ctx: &SessionContext) -> Result<Place, EngineError> {
-        let Some(url) = &self.job.engine.cluster else {
-            return Ok(Place::Here);
-        };
-        let folder = self.building.folder();
-        let folder = folder.canonicalize().unwrap_or(folder);
-        let cluster = Cluster::new(url, self.job, folder, ctx).map_err(EngineError::Refused)?;
-        Ok(Place::Cluster(Box::new(cluster)))
-    }
-
-    /// Where the map stages run: a job that asks for a cluster is refused before.
-    #[cfg(not(feature = "cluster"))]
-    fn place(&self, _: &SessionContext) -> Result<Place, EngineError> {
-        Ok(Place::Here)
-    }
-
-    /// Here one at a time: a stage's function uses the whole machine.
-    fn shards_at_once(&self) -> usize {
-        match self.job.engine.cluster {
-            Some(_) => self.job.engine.cluster_shards,
-            None => 1,
-        }
     }
 
     /// Earlier builds whose rows can be taken over.
@@ -374,7 +347,7 @@ impl Build<'_> {
             }
         };
         let mut shards =
-            stream::iter(missing.into_iter().map(run)).buffer_unordered(self.shards_at_once());
+            stream::iter(missing.into_iter().map(run)).buffer_unordered(on.1.shards_at_once());
         // From one shard to the next, as several may be on their way.
         let mut meter = (Meter::start(), self.models.busy());
         while let Some(done) = shards.next().await {

@@ -100,15 +100,18 @@ pub fn merge(
         plan: plan(&inputs),
         stages: first.stages.clone(),
     };
-    let output = Output::new(into);
-    if matches!(output.unfinished(&header.plan), Some(Unfinished::Other)) {
+    let writer = Output::new(into).lock(name)?;
+    if matches!(
+        Output::new(into).unfinished(&header.plan),
+        Some(Unfinished::Other)
+    ) {
         let message = format!(
             "{} has an unfinished build, which a merge would remove; finish it, or merge into another folder",
             into.display()
         );
         return Err(EngineError::Refused(message));
     }
-    let building = output.lock(name)?.open(header, true)?;
+    let building = writer.open(header, true)?;
     let folder = building.folder();
     let meter = Meter::start();
     let indexes = copy_all(&inputs, &folder, progress)?;

@@ -12,6 +12,7 @@ mod ingest;
 mod join;
 pub mod merge;
 pub mod models;
+mod place;
 pub mod plan;
 mod reuse;
 mod selection;

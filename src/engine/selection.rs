@@ -26,7 +26,7 @@ use crate::{
     },
     store::{
         Dataset,
-        dataset::{PartWriter, each_row, each_vector, float, text},
+        dataset::{PartWriter, each_row, each_row_if_any, each_vector, float, text},
         index_shards, schema,
     },
 };
@@ -337,7 +337,7 @@ impl Frequencies {
 pub fn lowest(generation: &Path, shards: usize) -> Result<Option<f32>, EngineError> {
     let mut lowest: Option<f32> = None;
     for shard in 0..shards {
-        each_row(&Dataset::Selection.part(generation, shard), |batch, i| {
+        each_row_if_any(&Dataset::Selection.part(generation, shard), |batch, i| {
             let score = float(batch, "score", i).filter(|_| is_taken(batch, i));
             lowest = lowest.into_iter().chain(score).reduce(f32::min);
         })?;
@@ -353,7 +353,7 @@ fn is_taken(batch: &RecordBatch, i: usize) -> bool {
 /// The queries of a shard that the indexes did not take.
 pub fn left_out(generation: &Path, shard: usize) -> Result<HashSet<String>, EngineError> {
     let mut left_out = HashSet::new();
-    each_row(&Dataset::Selection.part(generation, shard), |batch, i| {
+    each_row_if_any(&Dataset::Selection.part(generation, shard), |batch, i| {
         if !is_taken(batch, i) {
             left_out.extend(text(batch, "query_id", i).map(str::to_owned));
         }

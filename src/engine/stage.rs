@@ -9,16 +9,10 @@ mod sql;
 use std::path::Path;
 
 use arrow::datatypes::FieldRef;
-use datafusion::{
-    error::DataFusionError,
-    execution::SendableRecordBatchStream,
-    prelude::{DataFrame, SessionContext},
-};
+use datafusion::prelude::SessionContext;
 use futures::StreamExt;
 
-#[cfg(feature = "cluster")]
-use super::cluster::client::Cluster;
-use super::{EngineError, functions::outcome::Results, ingest, table};
+use super::{EngineError, functions::outcome::Results, ingest, place::Place, table};
 use crate::{
     job::{Progress, spec::VectorType},
     store::{Dataset, dataset::PartWriter, progress::Tally, quarantine, schema},
@@ -123,42 +117,6 @@ impl Stage {
 pub struct Layout {
     pub passthrough: Vec<FieldRef>,
     pub vector: (VectorType, usize),
-}
-
-/// Where the functions of the map stages run.
-#[derive(Debug)]
-pub enum Place {
-    Here,
-    #[cfg(feature = "cluster")]
-    Cluster(Box<Cluster>),
-}
-
-impl Place {
-    async fn stream(
-        &self,
-        frame: DataFrame,
-        _input: &Input,
-    ) -> Result<SendableRecordBatchStream, DataFusionError> {
-        match self {
-            Place::Here => frame.execute_stream().await,
-            #[cfg(feature = "cluster")]
-            Place::Cluster(cluster) => cluster.stream(frame, _input).await,
-        }
-    }
-
-    /// Whether a shard that failed is worth another attempt after this one (from 1); waits for it.
-    pub async fn sends_again(&self, _attempt: u32, _error: &EngineError) -> bool {
-        match self {
-            Place::Here => false,
-            #[cfg(feature = "cluster")]
-            Place::Cluster(cluster) => cluster.sends_again(_attempt, _error).await,
-        }
-    }
-
-    /// Whether functions tell the progress of this process, or only their rows do, when they come.
-    fn tells_progress(&self) -> bool {
-        matches!(self, Place::Here)
-    }
 }
 
 /// Runs one shard of a stage: reads its input part, calls the function, writes the output part, what became of each

@@ -9,7 +9,7 @@ use arrow::datatypes::UInt32Type;
 
 use crate::expand::queries::Origin;
 use crate::job::spec::Example;
-use crate::store::dataset::{count_rows, each_row, float, text};
+use crate::store::dataset::{count_rows, each_row, each_row_if_any, float, text};
 use crate::store::{Dataset, StoreError};
 
 /// Length of a passage that is worth showing, in tokens of the embedder: every prompt has it.
@@ -104,14 +104,14 @@ fn of_shard(
 /// The scored queries of a shard, by chunk.
 fn queries(generation: &Path, shard: usize) -> Result<Queries, ExamplesError> {
     let mut gains = HashMap::new();
-    each_row(&Dataset::Scores.part(generation, shard), |batch, i| {
+    each_row_if_any(&Dataset::Scores.part(generation, shard), |batch, i| {
         let gain = float(batch, "gain", i);
         if let (Some(id), Some(gain)) = (text(batch, "query_id", i), gain) {
             gains.insert(id.to_owned(), gain);
         }
     })?;
     let mut queries = Queries::new();
-    each_row(&Dataset::Queries.part(generation, shard), |batch, i| {
+    each_row_if_any(&Dataset::Queries.part(generation, shard), |batch, i| {
         let column = |name| text(batch, name, i).unwrap_or_default().to_owned();
         if let Some(&gain) = gains.get(&column("query_id")) {
             let of_chunk = queries.entry(column("chunk_id")).or_default();
@@ -131,7 +131,7 @@ type About = (Option<u32>, Vec<String>);
 /// What each chunk of a shard is about.
 fn about(generation: &Path, shard: usize) -> Result<HashMap<String, About>, ExamplesError> {
     let mut about = HashMap::new();
-    each_row(&Dataset::ChunkTopics.part(generation, shard), |batch, i| {
+    each_row_if_any(&Dataset::ChunkTopics.part(generation, shard), |batch, i| {
         let list = |name| {
             batch
                 .column_by_name(name)

@@ -144,16 +144,24 @@ pub fn float(batch: &RecordBatch, column: &str, i: usize) -> Option<f32> {
     column.is_valid(i).then(|| column.value(i))
 }
 
-/// Visits every row of a part; none if there is no such part.
+/// Visits every row of a part.
 pub fn each_row(path: &Path, mut visit: impl FnMut(&RecordBatch, usize)) -> Result<(), StoreError> {
-    if !path.exists() {
-        return Ok(());
-    }
     for batch in read_part(path)? {
         let batch = batch.map_err(unreadable(path))?;
         (0..batch.num_rows()).for_each(|i| visit(&batch, i));
     }
     Ok(())
+}
+
+/// Visits every row of a part of a dataset that a generation need not have.
+pub fn each_row_if_any(
+    path: &Path,
+    visit: impl FnMut(&RecordBatch, usize),
+) -> Result<(), StoreError> {
+    match path.exists() {
+        true => each_row(path, visit),
+        false => Ok(()),
+    }
 }
 
 /// The texts of one column of a part, without reading the others.
