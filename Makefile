@@ -74,9 +74,14 @@ $(VENV)/.complete: tests/requirements.txt
 	$(VENV)/bin/pip install -q --disable-pip-version-check -r tests/requirements.txt
 	touch $@
 
-test: setup models $(VENV)/.complete ## everything that must pass, the real models included
+# The server that the tests of object storage talk to.
+S3_SERVER := $(CURDIR)/target/tools/bin/s3s-fs
+$(S3_SERVER):
+	cargo install s3s-fs@0.14.1 --locked --features binary --root target/tools --target-dir target/tools
+
+test: setup models $(VENV)/.complete $(S3_SERVER) ## everything that must pass, the real models included
 	cargo fmt --all --check
-	INTENDEX_PEERS_PYTHON=$(CURDIR)/$(VENV)/bin/python cargo test --workspace
+	INTENDEX_PEERS_PYTHON=$(CURDIR)/$(VENV)/bin/python INTENDEX_S3_SERVER=$(S3_SERVER) cargo test --workspace
 
 test-cluster: setup ## a Ballista cluster of real processes; compiles Ballista
 	cargo test --features cluster --test cluster

@@ -14,6 +14,7 @@ pub mod index;
 pub mod intent;
 pub mod job;
 pub mod model;
+pub mod objects;
 pub mod report;
 pub mod search;
 pub mod store;

@@ -16,7 +16,7 @@ use crate::{
         stage::Stage,
     },
     job::Job,
-    store::{Output, manifest::hash_file},
+    store::{Files, Output, manifest::hash_file},
 };
 
 /// Runs a job: reads the corpus and publishes a new generation of the index.
@@ -131,14 +131,13 @@ fn line(job: &Job, summary: &Summary) -> String {
 
 /// A signal may come between publication and its news; what is on disk says which it was.
 fn watch_signals(console: &Console, output: &Path, restart: bool) -> std::io::Result<()> {
+    let number = |output: Output| output.current().ok().map(|(number, _)| number);
+    // What is wrong with it, the build says.
+    let before = Output::fetch(output, Files::Description)
+        .ok()
+        .and_then(number);
     let output = output.to_owned();
-    let current = move || {
-        Output::new(&output)
-            .current()
-            .ok()
-            .map(|(number, _)| number)
-    };
-    let before = current();
+    let current = move || number(Output::new(&output));
     let again = match restart {
         true => "run it again without --restart",
         false => "run the same command again",

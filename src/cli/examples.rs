@@ -6,7 +6,11 @@ use anyhow::ensure;
 use serde::Serialize;
 
 use super::{ExitStatus, at_least_one, out::Out};
-use crate::{job::spec, report::examples, store::Output};
+use crate::{
+    job::spec,
+    report::examples,
+    store::{Files, Output},
+};
 
 /// Prints examples of a corpus for the generator, to read and to put into the job: passages of a published index with the
 /// queries that they predict best.
@@ -33,7 +37,7 @@ struct Expand {
 }
 
 pub fn run(args: ExamplesArgs) -> anyhow::Result<ExitStatus> {
-    let (_, generation) = Output::new(&args.index).current()?;
+    let (_, generation) = Output::fetch(&args.index, Files::Datasets)?.current()?;
     let examples = examples::best(&generation, args.count)?;
     ensure!(
         !examples.is_empty(),

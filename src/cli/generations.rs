@@ -28,7 +28,7 @@ pub struct GenerationsArgs {
 }
 
 pub fn run(args: GenerationsArgs) -> anyhow::Result<ExitStatus> {
-    let generations = Output::new(&args.output).history()?;
+    let generations = Output::fetch_descriptions(&args.output)?.history()?;
     let mut out = io::stdout().lock();
     match args.format {
         ResultFormat::Json => writeln!(out, "{}", serde_json::to_string_pretty(&generations)?)?,

@@ -8,7 +8,7 @@ use clap::builder::BoolishValueParser;
 use super::{ExitStatus, built_with, out::Out};
 use crate::{
     report::{document, html, terminal},
-    store::{Manifest, Output, read_json},
+    store::{Files, Manifest, Output, read_json},
 };
 
 /// Shows a document of a published index: its chunks, their keywords, intents and questions with their scores, and where `fixed`,
@@ -36,7 +36,7 @@ pub struct InspectArgs {
 }
 
 pub fn run(args: InspectArgs) -> anyhow::Result<ExitStatus> {
-    let (_, generation) = Output::new(&args.index).current()?;
+    let (_, generation) = Output::fetch(&args.index, Files::Datasets)?.current()?;
     let manifest: Manifest = read_json(&generation.join("manifest.json"))?;
     let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
     let read = |id: &str| runtime.block_on(document::read(&generation, id));

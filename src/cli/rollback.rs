@@ -18,6 +18,7 @@ pub struct RollbackArgs {
 
 pub fn run(args: RollbackArgs) -> anyhow::Result<ExitStatus> {
     let writer = Output::new(&args.output).lock_existing()?;
+    // As the lock found it.
     let before = Output::new(&args.output).current().ok().map(|c| c.0);
     let now = writer.roll_back(args.to)?;
     let output = args.output.display();

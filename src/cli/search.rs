@@ -22,7 +22,7 @@ use crate::{
         fusion::coverage_weight,
         run::{TestQuery, check_ids, read_queries},
     },
-    store::{Manifest, Output, index_shards, read_json},
+    store::{Files, Manifest, Output, index_shards, read_json},
 };
 
 /// Searches a published index.
@@ -121,7 +121,7 @@ fn words(text: &str) -> Result<String, String> {
 }
 
 pub fn run(args: SearchArgs) -> anyhow::Result<ExitStatus> {
-    let (_, generation) = Output::new(&args.index).current()?;
+    let (_, generation) = Output::fetch(&args.index, Files::Search)?.current()?;
     let manifest: Manifest = read_json(&generation.join("manifest.json"))?;
     let queries = args.queries()?;
     let format = args.format();

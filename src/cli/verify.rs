@@ -59,7 +59,7 @@ fn sample(text: &str) -> Result<Sample, String> {
 }
 
 pub fn run(args: VerifyArgs, console: &Console) -> anyhow::Result<ExitStatus> {
-    let output = Output::new(&args.index);
+    let output = Output::fetch_anew(&args.index, args.generation)?;
     let (number, generation) = match args.generation {
         Some(number) => (number, output.folder(number)),
         None => output.current()?,

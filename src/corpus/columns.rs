@@ -1,28 +1,28 @@
 //! Checks a corpus before its first row is read: every file's footer, and the columns the job names.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use std::sync::Arc;
+use rayon::prelude::*;
 
 use super::CorpusError;
 use super::files::{CorpusFile, find};
 use super::schema::{Strings, difference, open, shown, string_list, strings, with_types_of};
+use super::source::Source;
 use crate::job::nearest;
 use crate::job::spec::Corpus;
+
+const FOOTERS_AT_ONCE: usize = 32;
 
 /// Reads every footer: the files with their rows, and the columns they all have.
 pub fn footers(corpus: &Corpus) -> Result<(Vec<CorpusFile>, Schema), CorpusError> {
     let mut files = find(&corpus.path)?;
     let mut first: Option<(PathBuf, Schema)> = None;
-    for file in &mut files {
-        let handle = std::fs::File::open(&file.path).map_err(|source| CorpusError::Io {
-            path: file.path.clone(),
-            source,
-        })?;
-        let (stored, metadata) = open(&file.path, &handle)?;
-        file.rows = metadata.metadata().file_metadata().num_rows().max(0) as u64;
-        let columns = shown(&stored);
+    let read = footers_of(&files)?;
+    for (file, footer) in files.iter_mut().zip(read) {
+        let (rows, columns) = footer?;
+        file.rows = rows;
         match &mut first {
             None => first = Some((file.path.clone(), columns)),
             Some((path, first)) => {
@@ -39,6 +39,23 @@ pub fn footers(corpus: &Corpus) -> Result<(Vec<CorpusFile>, Schema), CorpusError
     }
     let columns = first.map(|(_, columns)| columns);
     Ok((files, columns.unwrap_or_else(Schema::empty)))
+}
+
+/// Rows and columns of each file. Many are read at once, as each waits for its storage.
+fn footers_of(
+    files: &[CorpusFile],
+) -> Result<Vec<Result<(u64, Schema), CorpusError>>, CorpusError> {
+    let read = |file: &CorpusFile| {
+        let source = Source::open(file)?;
+        let footer = open(&file.path, &source).map_err(|error| source.blame(error));
+        let (stored, metadata) = footer?;
+        let rows = metadata.metadata().file_metadata().num_rows().max(0) as u64;
+        Ok((rows, shown(&stored)))
+    };
+    let threads = FOOTERS_AT_ONCE.min(files.len());
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+    let pool = pool.map_err(|error| CorpusError::Query(error.to_string()))?;
+    Ok(pool.install(|| files.par_iter().map(read).collect()))
 }
 
 /// The columns of the documents; fails on a named column that is missing or of another type.

@@ -7,8 +7,12 @@ use std::{
 
 use datafusion::error::DataFusionError;
 
+use crate::objects::ObjectError;
+
 #[derive(Debug, thiserror::Error)]
 pub enum CorpusError {
+    #[error("corpus {0}")]
+    Objects(#[from] ObjectError),
     #[error("corpus {path}: no such file or folder, and not a glob; set `corpus.path`")]
     Missing { path: String },
     #[error("corpus {path}: not a glob that can be read")]

@@ -1,4 +1,5 @@
-//! Which files make up a corpus: a file, a folder read recursively, or a glob, always in path order.
+//! Which files make up a corpus: a file, a folder read recursively, or a glob, always in path order; on disk or on object
+//! storage.
 
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
@@ -6,19 +7,21 @@ use std::time::UNIX_EPOCH;
 use walkdir::WalkDir;
 
 use super::CorpusError;
+use crate::objects::{Object, Objects, is_address};
 
 /// One Parquet file of the corpus.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CorpusFile {
+    /// Its address, if it is an object.
     pub path: PathBuf,
     pub bytes: u64,
-    /// Nanoseconds since 1970.
-    pub modified: u128,
+    /// Nanoseconds since 1970 when it was written, or the object's tag.
+    pub version: String,
     /// Rows, before any filter.
     pub rows: u64,
 }
 
-/// BLAKE3 of the files' paths, sizes and times, in hexadecimal: the corpus is unchanged while this is.
+/// BLAKE3 of the files' paths, sizes and versions, in hexadecimal: the corpus is unchanged while this is.
 pub fn corpus_fingerprint(files: &[CorpusFile]) -> String {
     let mut hasher = blake3::Hasher::new();
     for file in files {
@@ -26,7 +29,7 @@ pub fn corpus_fingerprint(files: &[CorpusFile]) -> String {
             "{}\0{}\0{}\n",
             file.path.display(),
             file.bytes,
-            file.modified
+            file.version
         );
         hasher.update(line.as_bytes());
     }
@@ -35,6 +38,9 @@ pub fn corpus_fingerprint(files: &[CorpusFile]) -> String {
 
 /// The files that `path` names, sorted by path; their rows are not counted yet.
 pub fn find(path: &str) -> Result<Vec<CorpusFile>, CorpusError> {
+    if is_address(path) {
+        return find_objects(path);
+    }
     let named = Path::new(path);
     let mut paths = if named.is_file() {
         vec![named.to_path_buf()]
@@ -50,26 +56,75 @@ pub fn find(path: &str) -> Result<Vec<CorpusFile>, CorpusError> {
     paths.into_iter().map(stat).collect()
 }
 
+fn find_objects(address: &str) -> Result<Vec<CorpusFile>, CorpusError> {
+    let file = |objects: &Objects, object: Object| CorpusFile {
+        path: objects.address(&object.name).into(),
+        bytes: object.bytes,
+        version: object.version,
+        rows: 0,
+    };
+    let root = Objects::open(&plain(address))?;
+    let pattern = matcher(address)?;
+    let is_folder = !address.split('/').any(is_special);
+    let wanted = |object: &Object| {
+        let hidden = object
+            .name
+            .split('/')
+            .any(|part| part.starts_with(['.', '_']));
+        let named = Path::new(&object.name);
+        !hidden
+            && match is_folder {
+                true => is_parquet(named),
+                false => pattern.is_match(root.address(&object.name)),
+            }
+    };
+    let listed = root.list()?;
+    // Below an object there is nothing. Whether it is one is asked last, as not every server takes that of a folder well.
+    if listed.is_empty()
+        && is_folder
+        && let Some(object) = root.look_at("")?
+    {
+        return Ok(vec![file(&root, object)]);
+    }
+    let listed = listed.into_iter().filter(wanted);
+    let mut files: Vec<CorpusFile> = listed.map(|object| file(&root, object)).collect();
+    if files.is_empty() {
+        let path = address.into();
+        return Err(CorpusError::NoFiles { path });
+    }
+    files.sort_by(|a, b| a.path.cmp(&b.path));
+    Ok(files)
+}
+
+fn is_special(part: &str) -> bool {
+    part.contains(['*', '?', '[', '{'])
+}
+
+/// What stands before the first special part of a pattern.
+fn plain(pattern: &str) -> String {
+    let parts = pattern.split('/').take_while(|part| !is_special(part));
+    parts.collect::<Vec<_>>().join("/")
+}
+
+fn matcher(pattern: &str) -> Result<globset::GlobMatcher, CorpusError> {
+    let glob = globset::GlobBuilder::new(pattern)
+        .literal_separator(true)
+        .build();
+    let matcher = glob.map(|glob| glob.compile_matcher());
+    matcher.map_err(|source| CorpusError::Glob {
+        path: pattern.into(),
+        source,
+    })
+}
+
 fn glob(pattern: &str) -> Result<Vec<PathBuf>, CorpusError> {
-    let is_special = |part: &&str| part.contains(['*', '?', '[', '{']);
-    if !pattern.split('/').any(|part| is_special(&part)) {
+    if !pattern.split('/').any(is_special) {
         return Err(CorpusError::Missing {
             path: pattern.into(),
         });
     }
-    let matcher = globset::GlobBuilder::new(pattern)
-        .literal_separator(true)
-        .build()
-        .map_err(|source| CorpusError::Glob {
-            path: pattern.into(),
-            source,
-        })?
-        .compile_matcher();
-    let plain: Vec<&str> = pattern
-        .split('/')
-        .take_while(|part| !is_special(part))
-        .collect();
-    let root = match plain.join("/") {
+    let matcher = matcher(pattern)?;
+    let root = match plain(pattern) {
         root if root.is_empty() && pattern.starts_with('/') => "/".to_string(),
         root if root.is_empty() => ".".to_string(),
         root => root,
@@ -121,9 +176,10 @@ fn stat(path: PathBuf) -> Result<CorpusFile, CorpusError> {
     let modified = metadata.modified().map_err(io)?;
     Ok(CorpusFile {
         bytes: metadata.len(),
-        modified: modified
+        version: modified
             .duration_since(UNIX_EPOCH)
-            .map_or(0, |since| since.as_nanos()),
+            .map_or(0, |since| since.as_nanos())
+            .to_string(),
         rows: 0,
         path,
     })

@@ -10,6 +10,7 @@ mod reader;
 mod scan;
 mod schema;
 mod session;
+mod source;
 mod strings;
 mod table;
 

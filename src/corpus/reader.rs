@@ -1,6 +1,5 @@
 //! Reads the files of a corpus one after another, in batches bounded by bytes as well as by rows.
 
-use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -19,6 +18,7 @@ use parquet::file::metadata::ParquetMetaData;
 
 use super::error::{guarded, one_line};
 use super::files::CorpusFile;
+use super::source::Source;
 use super::strings::{decode, rows_that_fit};
 use super::table::{FILE, INVALID, ROW};
 use super::{CorpusError, schema};
@@ -40,6 +40,7 @@ pub struct Reader {
 
 struct OpenFile {
     index: usize,
+    source: Source,
     batches: ParquetRecordBatchReader,
     /// The batch being handed out, and how many of its rows have been.
     batch: RecordBatch,
@@ -84,7 +85,7 @@ impl Reader {
                 let Some(file) = self.files.get(self.next_file) else {
                     return Ok(None);
                 };
-                self.open = Some(OpenFile::new(&file.path, self.next_file, &self.read)?);
+                self.open = Some(OpenFile::new(file, self.next_file, &self.read)?);
                 self.next_file += 1;
             }
             let raw = match &mut self.open {
@@ -153,13 +154,11 @@ struct Located {
 }
 
 impl OpenFile {
-    fn new(path: &Path, index: usize, read: &Schema) -> Result<Self, CorpusError> {
-        let file = File::open(path).map_err(|source| CorpusError::Io {
-            path: path.to_path_buf(),
-            source,
-        })?;
-        let (_, metadata) = schema::open(path, &file)?;
-        let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata);
+    fn new(file: &CorpusFile, index: usize, read: &Schema) -> Result<Self, CorpusError> {
+        let path = &file.path;
+        let source = Source::open(file)?;
+        let (_, metadata) = schema::open(path, &source).map_err(|e| source.blame(e))?;
+        let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(source.clone(), metadata);
         let wanted = |name: &str| {
             ![FILE, ROW, INVALID].contains(&name) && read.field_with_name(name).is_ok()
         };
@@ -169,14 +168,16 @@ impl OpenFile {
             .map(|(i, _)| i)
             .collect();
         let mask = ProjectionMask::roots(builder.parquet_schema(), roots);
+        source.expect(builder.metadata(), &mask);
         let rows = batch_rows(builder.metadata(), &mask);
         let builder = builder.with_projection(mask).with_batch_size(rows);
         let batches = match guarded(|| builder.build()) {
-            Some(batches) => batches.map_err(|error| damaged(path, 1, &error))?,
+            Some(batches) => batches.map_err(|error| source.blame(damaged(path, 1, &error)))?,
             None => return Err(damaged(path, 1, &"its footer makes no sense")),
         };
         Ok(Self {
             index,
+            source,
             batch: RecordBatch::new_empty(Arc::new(Schema::empty())),
             batches,
             taken: 0,
@@ -189,7 +190,9 @@ impl OpenFile {
             match guarded(|| self.batches.next()) {
                 Some(None) => return Ok(None),
                 Some(Some(Ok(batch))) => self.batch = batch,
-                Some(Some(Err(error))) => return Err(damaged(path, self.row + 1, &error)),
+                Some(Some(Err(error))) => {
+                    return Err(self.source.blame(damaged(path, self.row + 1, &error)));
+                }
                 None => return Err(damaged(path, self.row + 1, &"a page makes no sense")),
             }
             self.taken = 0;

@@ -3,13 +3,13 @@
 //! Parquet readers refuse a whole file for one string that is not UTF-8. So string columns are read as bytes:
 //! the file's schema is given to the reader without its string annotations, and rows are judged one by one.
 
-use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 use parquet::basic::{ConvertedType, Type as Physical};
+use parquet::file::reader::ChunkReader;
 use parquet::schema::types::{SchemaDescriptor, Type, TypePtr};
 
 use super::CorpusError;
@@ -57,7 +57,10 @@ pub fn string_list() -> DataType {
 }
 
 /// Reads a file's footer: its Arrow schema and everything needed to read it with strings as bytes.
-pub fn open(path: &Path, file: &File) -> Result<(SchemaRef, ArrowReaderMetadata), CorpusError> {
+pub fn open(
+    path: &Path,
+    file: &impl ChunkReader,
+) -> Result<(SchemaRef, ArrowReaderMetadata), CorpusError> {
     guarded(|| read_footer(path, file)).unwrap_or_else(|| {
         Err(CorpusError::NotParquet {
             path: path.to_path_buf(),
@@ -66,7 +69,10 @@ pub fn open(path: &Path, file: &File) -> Result<(SchemaRef, ArrowReaderMetadata)
     })
 }
 
-fn read_footer(path: &Path, file: &File) -> Result<(SchemaRef, ArrowReaderMetadata), CorpusError> {
+fn read_footer(
+    path: &Path,
+    file: &impl ChunkReader,
+) -> Result<(SchemaRef, ArrowReaderMetadata), CorpusError> {
     let broken = |error: parquet::errors::ParquetError| CorpusError::NotParquet {
         path: path.to_path_buf(),
         message: one_line(&error),

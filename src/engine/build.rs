@@ -2,6 +2,7 @@
 
 mod account;
 mod resolve;
+mod wrote;
 
 use std::{path::Path, sync::Arc};
 
@@ -94,7 +95,8 @@ pub fn build(
             .map_or(plan.clone(), |from| format!("{plan} from {}", from.name())),
         stages: fingerprints.by_name(),
     };
-    let building = writer.open(header, options.restart)?;
+    let mut building = writer.open(header, options.restart)?;
+    building.send(wrote::wrote)?;
     let build = Build {
         job,
         options,
@@ -137,10 +139,13 @@ impl Build<'_> {
         drop(input);
         match built {
             Some(indexes) => self.publish(indexes, start),
-            None => Ok(Summary {
-                outcome: Outcome::Stopped,
-                run: self.account(start, None),
-            }),
+            None => {
+                self.building.flush()?;
+                Ok(Summary {
+                    outcome: Outcome::Stopped,
+                    run: self.account(start, None),
+                })
+            }
         }
     }
 

@@ -18,7 +18,7 @@ use super::{
 use crate::{
     job::Progress,
     store::{
-        self, Dataset, Indexes, Manifest, Output, StoreError,
+        self, Dataset, Files, Indexes, Manifest, Output, StoreError,
         generation::{Published, Unfinished},
         index_shards,
         machine::Machine,
@@ -45,11 +45,11 @@ impl Input {
     /// The published generation of an output. Damage must not pass into the next generation, whose hashes would then vouch for
     /// it, so that every file is hashed.
     fn open(output: &Path) -> Result<Self, EngineError> {
-        let (number, folder) = Output::new(output).current()?;
-        let manifest: Manifest = store::read_json(&folder.join("manifest.json"))?;
-        let run = manifest::sound_run(&folder, &manifest)?;
+        let published = Output::fetch(output, Files::All)?.published_whole()?;
+        let (folder, manifest) = (&published.folder, &published.manifest);
+        let run = manifest::sound_run(folder, manifest)?;
         for file in &manifest.files {
-            if let Err(difference) = file.compare(&folder, true) {
+            if let Err(difference) = file.compare(folder, true) {
                 let path = folder.join(&file.path);
                 let message = format!(
                     "{} {difference}; build it again, or return to a generation before it with `intendex rollback`",
@@ -60,13 +60,9 @@ impl Input {
         }
         Ok(Self {
             output: output.to_owned(),
-            parts: Dataset::Documents.parts(&folder)?.len(),
-            published: Published {
-                number,
-                folder,
-                manifest,
-            },
+            parts: Dataset::Documents.parts(folder)?.len(),
             run,
+            published,
         })
     }
 
@@ -111,7 +107,8 @@ pub fn merge(
         );
         return Err(EngineError::Refused(message));
     }
-    let building = writer.open(header, true)?;
+    let mut building = writer.open(header, true)?;
+    building.send(|_, _| None)?;
     let folder = building.folder();
     let meter = Meter::start();
     let indexes = copy_all(&inputs, &folder, progress)?;

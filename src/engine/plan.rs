@@ -24,7 +24,7 @@ use crate::{
     corpus,
     job::Job,
     store::{
-        Dataset, Output, StoreError,
+        Dataset, Files, Output, StoreError,
         generation::{Published, Unfinished},
         manifest::Run,
         progress::Tally,
@@ -97,7 +97,7 @@ pub fn plan(job: &Job, scales: &Scales) -> Result<Plan, EngineError> {
         .map_err(EngineError::during("the folder for temporary files"))?;
     let scan = runtime.block_on(corpus::open(&ctx, &job.corpus))?;
     let fingerprint = fingerprints.plan(job, &scan.fingerprint(), models.write_slowly());
-    let output = Output::new(&job.output.path);
+    let output = Output::fetch(&job.output.path, Files::Datasets)?;
     output.check_owner(job_name(job))?;
     let published = output.published()?;
     let up_to_date = match published

@@ -151,8 +151,7 @@ pub async fn run(
         &stage.outcomes().part(generation, shard),
         schemas[1].clone(),
     )?;
-    let file = format!("{}-{shard:05}", stage.name());
-    let mut failures = quarantine::Writer::new(generation, &file);
+    let mut failures = quarantine::Writer::new(generation, &quarantined(stage, shard));
     let mut tally = Tally::default();
     while let Some(batch) = batches.next().await {
         let batch = batch.map_err(&failed)?;
@@ -171,6 +170,11 @@ pub async fn run(
     tally.rows = rows.finish()? as u64;
     tally.failed = failures.finish()?;
     Ok(tally)
+}
+
+/// Name of the file of a shard's failures.
+pub fn quarantined(stage: Stage, shard: usize) -> String {
+    format!("{}-{shard:05}", stage.name())
 }
 
 /// The columns of a documents part beyond its own: those the job passes through.

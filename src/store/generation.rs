@@ -18,6 +18,7 @@ pub use history::{Generation, Removed};
 use super::{
     Manifest, StoreError,
     manifest::{self, Run},
+    mirror::{Files, Mirror, Writing, Wrote, address_of, folder_of},
     progress::{Header, Journal},
     read_json, rename, replace,
 };
@@ -29,10 +30,16 @@ const ABANDONED: [&str; 3] = ["abandoned", "abandoned-2", "abandoned-3"];
 const JOURNAL: &str = "journal.ndjson";
 const MANIFEST: &str = "manifest.json";
 
-/// An output folder.
+/// An output folder, or the mirror of an output on object storage.
 #[derive(Debug)]
 pub struct Output {
     root: PathBuf,
+    /// Where it really is, if that is on object storage.
+    address: Option<String>,
+    /// The connection to there, where one was needed.
+    mirror: Option<Mirror>,
+    /// For the one that may write what it mirrors.
+    writing: Option<Writing>,
 }
 
 /// A published generation.
@@ -41,6 +48,7 @@ pub struct Published {
     pub number: u64,
     pub folder: PathBuf,
     pub manifest: Manifest,
+    mirror: Option<Mirror>,
 }
 
 /// What an ended build left.
@@ -55,6 +63,18 @@ impl Published {
     /// What happened while it was built.
     pub fn run(&self) -> Result<Run, StoreError> {
         read_json(&self.folder.join(manifest::RUN))
+    }
+
+    /// The first file that is missing or cut, and how it differs.
+    pub fn difference(&self) -> Result<Option<String>, StoreError> {
+        if let Some(mirror) = &self.mirror {
+            return mirror.difference(self.number, &self.manifest);
+        }
+        Ok(self.manifest.files.iter().find_map(|file| {
+            let difference = file.compare(&self.folder, false).err()?;
+            let path = self.folder.join(&file.path);
+            Some(format!("{} {difference}", path.display()))
+        }))
     }
 }
 
@@ -72,14 +92,56 @@ pub struct Building {
     output: Output,
     _lock: File,
     plan: String,
+    restart: bool,
     pub journal: Journal,
 }
 
 impl Output {
-    pub fn new(root: &Path) -> Self {
+    /// The output at a path or an address, as this machine has it.
+    pub fn new(output: &Path) -> Self {
         Self {
-            root: root.to_owned(),
+            root: folder_of(output),
+            address: address_of(output).map(str::to_owned),
+            mirror: None,
+            writing: None,
         }
+    }
+
+    /// For readers: with the files of the published generation, if there is one, fetched from where the output is.
+    pub fn fetch(output: &Path, files: Files) -> Result<Self, StoreError> {
+        Self::with_mirror(output, |mirror| mirror.fetch(None, files).map(|_| ()))
+    }
+
+    /// With every file of a generation read again from where the output is; of the current one if none is named.
+    pub fn fetch_anew(output: &Path, generation: Option<u64>) -> Result<Self, StoreError> {
+        Self::with_mirror(output, |mirror| mirror.fetch_anew(generation).map(|_| ()))
+    }
+
+    /// With what describes its generations.
+    pub fn fetch_descriptions(output: &Path) -> Result<Self, StoreError> {
+        Self::with_mirror(output, Mirror::fetch_descriptions)
+    }
+
+    fn with_mirror(
+        output: &Path,
+        fetch: impl FnOnce(&Mirror) -> Result<(), StoreError>,
+    ) -> Result<Self, StoreError> {
+        let mut here = Self::new(output);
+        here.connect()?.map_or(Ok(()), fetch)?;
+        Ok(here)
+    }
+
+    fn connect(&mut self) -> Result<Option<&Mirror>, StoreError> {
+        if let Some(address) = &self.address {
+            self.mirror = Some(Mirror::new(address, &self.root)?);
+        }
+        Ok(self.mirror.as_ref())
+    }
+
+    /// Where the output really is, for messages.
+    fn place(&self) -> PathBuf {
+        let address = self.address.as_ref();
+        address.map_or_else(|| self.root.clone(), PathBuf::from)
     }
 
     /// The published generation's number and folder.
@@ -96,7 +158,7 @@ impl Output {
             None => "no published index here; run `intendex build` first".into(),
         };
         StoreError::Invalid {
-            path: self.root.clone(),
+            path: self.place(),
             message,
         }
     }
@@ -108,18 +170,14 @@ impl Output {
                 tracing::warn!(
                     "{}: CURRENT is missing, so nothing is taken over from the generations that are here; \
                      `intendex rollback --to {newest}` makes the newest current",
-                    self.root.display()
+                    self.place().display()
                 );
             }
             return Ok(None);
         };
         let folder = self.folder(number);
         match read_json(&folder.join(MANIFEST)) {
-            Ok(manifest) => Ok(Some(Published {
-                number,
-                folder,
-                manifest,
-            })),
+            Ok(manifest) => Ok(Some(self.generation(number, manifest))),
             Err(error) => {
                 tracing::warn!(
                     "{error}; nothing is taken over from this generation; `intendex generations` lists others, and \
@@ -130,12 +188,41 @@ impl Output {
         }
     }
 
+    /// The published generation; there must be one, and its manifest must be as it was written.
+    pub fn published_whole(&self) -> Result<Published, StoreError> {
+        let (number, folder) = self.current()?;
+        Ok(self.generation(number, read_json(&folder.join(MANIFEST))?))
+    }
+
+    fn generation(&self, number: u64, manifest: Manifest) -> Published {
+        Published {
+            number,
+            folder: self.folder(number),
+            manifest,
+            mirror: self.mirror.clone(),
+        }
+    }
+
     /// A build that was ended before it was published, but not before it had finished something.
     pub fn unfinished(&self, plan: &str) -> Option<Unfinished> {
-        let journal = self.folder_named(BUILDING).join(JOURNAL);
-        let header = Journal::header(&journal)?;
-        let journal =
-            Journal::read(&journal, &header.plan).filter(|journal| !journal.is_empty())?;
+        let (header, journal) = match self.mirror.as_ref().filter(|_| self.writing.is_none()) {
+            None => {
+                let path = self.folder_named(BUILDING).join(JOURNAL);
+                let header = Journal::header(&path)?;
+                let journal = Journal::read(&path, &header.plan)?;
+                (header, journal)
+            }
+            // A reader's mirror need not have it.
+            Some(mirror) => {
+                let (_, _, lines) = mirror.newest_journal().ok()??;
+                let header: Header = serde_json::from_str(lines.first()?).ok()?;
+                let journal = Journal::of_lines(&lines, &header.plan)?;
+                (header, journal)
+            }
+        };
+        if journal.is_empty() {
+            return None;
+        }
         Some(match header.plan == plan {
             true => Unfinished::This(journal),
             false => Unfinished::Other,
@@ -198,6 +285,9 @@ impl Output {
 
     /// Publishes a generation: readers see the old one or this one, never a part of either.
     fn point_current_at(&self, number: u64) -> Result<u64, StoreError> {
+        if let Some(writing) = &self.writing {
+            writing.point_current_at(number)?;
+        }
         let path = self.root.join("CURRENT");
         replace(&path, |file| {
             writeln!(file, "{number}").map_err(StoreError::io(&path))
@@ -207,12 +297,18 @@ impl Output {
     }
 
     fn remove_abandoned(&self) -> Result<(), StoreError> {
+        if let Some(writing) = &self.writing {
+            writing.remove_unfinished(self.number()?, 0)?;
+        }
         ABANDONED
             .iter()
             .try_for_each(|name| remove_folder(&self.folder_named(name)))
     }
 
     fn remove_journal(&self, number: u64) -> Result<(), StoreError> {
+        if let Some(writing) = &self.writing {
+            writing.remove_journal(number)?;
+        }
         let journal = self.folder(number).join(JOURNAL);
         match fs::remove_file(&journal) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(StoreError::io(&journal)(e)),
@@ -250,6 +346,7 @@ impl Writer {
             output: self.output,
             _lock: self._lock,
             plan: header.plan,
+            restart,
             journal,
         })
     }
@@ -295,6 +392,25 @@ impl Building {
         self.output.folder_named(BUILDING)
     }
 
+    /// Begins to send what is finished to where the output really is, if that is not here.
+    pub fn send(&mut self, wrote: Wrote) -> Result<(), StoreError> {
+        if let Some(writing) = &self.output.writing {
+            let lines = self.journal.lines()?;
+            let folder = self.folder();
+            let sending = writing.start((&self.plan, &folder), &lines, (self.restart, wrote))?;
+            self.journal.send(sending);
+        }
+        Ok(())
+    }
+
+    /// Waits until all that is finished is where the output really is.
+    pub fn flush(&self) -> Result<(), StoreError> {
+        match &self.output.writing {
+            Some(writing) => writing.flush().map(|_| ()),
+            None => Ok(()),
+        }
+    }
+
     /// What interrupted runs of other plans left, newest first, and their stages' fingerprints.
     pub fn abandoned(&self) -> Vec<(PathBuf, Header)> {
         let folders = ABANDONED.map(|name| self.output.folder_named(name));
@@ -324,12 +440,18 @@ impl Building {
 
     /// Gives the finished generation its number and points `CURRENT` at it.
     pub fn publish(self) -> Result<u64, StoreError> {
-        let number = self.output.generations()?.last().map_or(1, |last| last + 1);
+        let number = match &self.output.writing {
+            Some(writing) => writing.flush()?,
+            None => self.output.generations()?.last().map_or(1, |last| last + 1),
+        };
         rename(&self.folder(), &self.output.folder(number))?;
         self.finish(number)
     }
 
     fn finish(&self, number: u64) -> Result<u64, StoreError> {
+        if let Some(writing) = &self.output.writing {
+            writing.complete(number)?;
+        }
         self.output.point_current_at(number)?;
         self.output.remove_abandoned()?;
         Ok(number)

@@ -13,6 +13,7 @@ pub mod index_shards;
 pub mod machine;
 pub mod manifest;
 mod memory;
+mod mirror;
 pub mod progress;
 pub mod quarantine;
 pub mod schema;
@@ -28,9 +29,14 @@ use serde::{Serialize, de::DeserializeOwned};
 pub use dataset::Dataset;
 pub use generation::{Building, Generation, Output, Removed, Writer};
 pub use manifest::{Indexes, Manifest};
+pub use mirror::{CACHE, Files, Wrote, address_of, folder_of};
+
+use crate::objects::ObjectError;
 
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
+    #[error(transparent)]
+    Objects(#[from] ObjectError),
     #[error("{}: {source}{}", path.display(), remedy(source))]
     Io { path: PathBuf, source: io::Error },
     #[error("{}: {message}", path.display())]
@@ -154,6 +160,23 @@ pub fn sync_tree(folder: &Path) -> Result<(), StoreError> {
             .map_err(StoreError::io(path))?;
     }
     Ok(())
+}
+
+/// Names of all files below a folder, without those that have not been given their own names yet.
+pub fn files_below(folder: &Path) -> Result<Vec<String>, StoreError> {
+    let mut names = Vec::new();
+    for entry in walkdir::WalkDir::new(folder) {
+        let entry = entry.map_err(|e| StoreError::Invalid {
+            path: folder.to_owned(),
+            message: e.to_string(),
+        })?;
+        let name = entry.path().strip_prefix(folder).unwrap_or(entry.path());
+        let name = name.to_string_lossy();
+        if entry.file_type().is_file() && !name.ends_with(TEMPORARY) {
+            names.push(name.into_owned());
+        }
+    }
+    Ok(names)
 }
 
 const TEMPORARY: &str = ".tmp";

@@ -4,14 +4,15 @@
 use std::{
     collections::BTreeMap,
     fs::{File, OpenOptions},
-    io::{Read, Write},
+    io::{Read, Seek, Write},
     path::{Path, PathBuf},
+    sync::Arc,
     time::Instant,
 };
 
 use serde::{Deserialize, Serialize};
 
-use super::{StoreError, memory};
+use super::{StoreError, memory, mirror::Sending};
 
 /// What one part of a stage, or a whole stage, did.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -99,6 +100,8 @@ pub struct Journal {
     done: BTreeMap<(String, Option<usize>), Tally>,
     totals: BTreeMap<String, Tally>,
     resumed: bool,
+    /// Takes each line to where the output really is.
+    sending: Option<Arc<Sending>>,
 }
 
 impl Journal {
@@ -117,6 +120,7 @@ impl Journal {
             done: BTreeMap::new(),
             totals: BTreeMap::new(),
             resumed: false,
+            sending: None,
         }
     }
 
@@ -131,6 +135,18 @@ impl Journal {
         let file = File::open(path).ok()?;
         let (_, lines) = read_lines(&file, plan)?;
         let mut journal = Self::empty(path, file);
+        lines.into_iter().for_each(|line| journal.count(line));
+        Some(journal)
+    }
+
+    /// Of lines that are not in a file here, if they are of this plan.
+    pub fn of_lines(lines: &[String], plan: &str) -> Option<Self> {
+        let mut file = tempfile::tempfile().ok()?;
+        let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
+        file.write_all(text.as_bytes()).ok()?;
+        file.rewind().ok()?;
+        let (_, lines) = read_lines(&file, plan)?;
+        let mut journal = Self::empty(Path::new(""), file);
         lines.into_iter().for_each(|line| journal.count(line));
         Some(journal)
     }
@@ -205,12 +221,26 @@ impl Journal {
             path: self.path.clone(),
             message: e.to_string(),
         };
-        let mut line = serde_json::to_vec(value).map_err(invalid)?;
-        line.push(b'\n');
+        let line = serde_json::to_string(value).map_err(invalid)?;
         self.file
-            .write_all(&line)
+            .write_all(format!("{line}\n").as_bytes())
             .and_then(|()| self.file.sync_data())
-            .map_err(StoreError::io(&self.path))
+            .map_err(StoreError::io(&self.path))?;
+        match &self.sending {
+            Some(sending) => sending.line(&line),
+            None => Ok(()),
+        }
+    }
+
+    /// Its lines so far, the header first.
+    pub fn lines(&self) -> Result<Vec<String>, StoreError> {
+        let text = std::fs::read_to_string(&self.path).map_err(StoreError::io(&self.path))?;
+        Ok(text.lines().map(str::to_owned).collect())
+    }
+
+    /// Has every line from now on taken to where the output really is.
+    pub fn send(&mut self, sending: Arc<Sending>) {
+        self.sending = Some(sending);
     }
 }
 

@@ -20,7 +20,7 @@ use crate::{
         },
         half::Half,
     },
-    store::Output,
+    store::{Files, Output},
 };
 
 /// Measures what generated queries do for retrieval, by ranking the chunks of one index with subsets and forms of them.
@@ -99,5 +99,5 @@ pub(super) fn generation(index: &Path) -> anyhow::Result<PathBuf> {
     if !index.join("CURRENT").exists() && index.join("chunks").is_dir() {
         return Ok(index.to_owned());
     }
-    Ok(Output::new(index).current()?.1)
+    Ok(Output::fetch(index, Files::All)?.current()?.1)
 }

@@ -18,7 +18,7 @@ use crate::{
     },
     index::dense,
     job::{Job, spec::Scored},
-    store::{generation::Published, manifest, progress::Tally},
+    store::{folder_of, generation::Published, manifest, progress::Tally},
 };
 
 /// When a build began.
@@ -152,7 +152,7 @@ impl Spill {
         let asked = job.engine.spill.clone();
         Self {
             own: asked.is_none(),
-            folder: asked.unwrap_or_else(|| job.output.path.join("spill")),
+            folder: asked.unwrap_or_else(|| folder_of(&job.output.path).join("spill")),
         }
     }
 }
@@ -170,12 +170,9 @@ impl Drop for Spill {
 /// luck, such as a busy server: then the build runs, and tries those again. So it does where files are missing or cut.
 /// An index with more failures than the job now allows is an error.
 pub fn unchanged(job: &Job, published: &Published) -> Result<Option<Summary>, EngineError> {
-    for file in &published.manifest.files {
-        if let Err(difference) = file.compare(&published.folder, false) {
-            let path = published.folder.join(&file.path);
-            tracing::warn!("{} {difference}; the index is built again", path.display());
-            return Ok(None);
-        }
+    if let Some(difference) = published.difference()? {
+        tracing::warn!("{difference}; the index is built again");
+        return Ok(None);
     }
     let run = match manifest::sound_run(&published.folder, &published.manifest) {
         Ok(run) => run,

@@ -49,7 +49,7 @@ impl Output {
     pub fn history(&self) -> Result<Vec<Generation>, StoreError> {
         if !self.root.join(GENERATIONS).is_dir() {
             return Err(StoreError::Invalid {
-                path: self.root.clone(),
+                path: self.place(),
                 message: "no output of `intendex build` is here".into(),
             });
         }
@@ -72,7 +72,7 @@ impl Output {
 
     fn points_nowhere(&self, number: u64) -> StoreError {
         StoreError::Invalid {
-            path: self.root.join("CURRENT"),
+            path: self.place().join("CURRENT"),
             message: format!(
                 "names generation {number}, which is not here; `intendex rollback --to N` points it at one that is"
             ),
@@ -96,7 +96,18 @@ impl Output {
             built: run.map(|run| run.started + run.seconds as u64),
             documents: rows(Dataset::Documents),
             chunks: rows(Dataset::Chunks),
-            bytes: bytes(&folder),
+            bytes: self.bytes(number),
+        }
+    }
+
+    /// As far as they can be seen.
+    fn bytes(&self, number: u64) -> u64 {
+        match &self.mirror {
+            Some(mirror) => mirror.bytes(number).unwrap_or_else(|error| {
+                tracing::warn!("{error}");
+                0
+            }),
+            None => bytes(&self.folder(number)),
         }
     }
 }
@@ -112,16 +123,9 @@ impl Writer {
         if !manifest.exists() {
             return Err(self.invalid(format!("there is no generation {target}")));
         }
-        let manifest: Manifest = read_json(&manifest)?;
-        let folder = self.output.folder(target);
-        for file in &manifest.files {
-            if let Err(difference) = file.compare(&folder, false) {
-                let path = folder.join(&file.path);
-                tracing::warn!(
-                    "{} {difference}; `intendex verify` checks the rest",
-                    path.display()
-                );
-            }
+        let published = self.output.generation(target, read_json(&manifest)?);
+        if let Some(difference) = published.difference()? {
+            tracing::warn!("{difference}; `intendex verify` checks the rest");
         }
         self.output.point_current_at(target)
     }
@@ -138,7 +142,7 @@ impl Writer {
 
     fn invalid(&self, message: String) -> StoreError {
         StoreError::Invalid {
-            path: self.output.root.clone(),
+            path: self.output.place(),
             message: format!("{message}; `intendex generations` lists those there are"),
         }
     }
@@ -149,6 +153,9 @@ impl Writer {
         let mut removed = Removed::default();
         for leftover in self.leftovers()? {
             removed.bytes += remove(&leftover)?;
+        }
+        if let Some(writing) = &self.output.writing {
+            removed.bytes += writing.remove_leftovers()?;
         }
         let numbers = self.output.generations()?;
         let current = self.output.number()?;
@@ -162,16 +169,31 @@ impl Writer {
         let old = numbers.len().saturating_sub(keep.max(1));
         for number in numbers.into_iter().take(old) {
             if current != Some(number) {
-                let hidden = self.output.folder_named(&format!("{REMOVED}{number}"));
-                rename(&self.output.folder(number), &hidden)?;
-                removed.bytes += remove(&hidden)?;
+                removed.bytes += self.remove_generation(number)?;
                 removed.generations.push(number);
             }
         }
+        removed.unfinished = self.unfinished_bytes()?;
+        Ok(removed)
+    }
+
+    /// Returns the bytes it held where the output really is.
+    fn remove_generation(&self, number: u64) -> Result<u64, StoreError> {
+        let there = self.output.writing.as_ref();
+        let there = there.map(|writing| writing.remove(number)).transpose()?;
+        let hidden = self.output.folder_named(&format!("{REMOVED}{number}"));
+        rename(&self.output.folder(number), &hidden)?;
+        let here = remove(&hidden)?;
+        Ok(there.unwrap_or(here))
+    }
+
+    fn unfinished_bytes(&self) -> Result<u64, StoreError> {
+        if let Some(writing) = &self.output.writing {
+            return writing.unfinished_bytes();
+        }
         let folders = ABANDONED.into_iter().chain([BUILDING]);
         let folders = folders.map(|name| self.output.folder_named(name));
-        removed.unfinished = folders.filter(|f| has_work(f)).map(|f| bytes(&f)).sum();
-        Ok(removed)
+        Ok(folders.filter(|f| has_work(f)).map(|f| bytes(&f)).sum())
     }
 
     /// What a removal left that was killed.

@@ -5,16 +5,18 @@ use std::{
     io::{Read, Seek, Write},
 };
 
-use super::{GENERATIONS, Output, Writer};
-use crate::store::{StoreError, machine::host, replace};
+use super::{BUILDING, GENERATIONS, Output, Writer};
+use crate::store::{StoreError, machine::host, mirror::Writing, replace};
 
 impl Output {
     /// Takes the lock for a job of this name, which owns the folder from now on.
-    pub fn lock(self, job: &str) -> Result<Writer, StoreError> {
-        self.check_owner(job)?;
-        let folder = self.root.join(GENERATIONS);
-        fs::create_dir_all(&folder).map_err(StoreError::io(&folder))?;
+    pub fn lock(mut self, job: &str) -> Result<Writer, StoreError> {
+        if self.address.is_none() {
+            self.check_owner(job)?;
+        }
         let lock = self.take_lock()?;
+        self.begin_writing(Some(job))?;
+        self.check_owner(job)?;
         self.number()?;
         let owner = self.root.join("JOB");
         replace(&owner, |file| {
@@ -24,15 +26,25 @@ impl Output {
     }
 
     /// Takes the lock of a folder that a build has begun, whatever the job.
-    pub fn lock_existing(self) -> Result<Writer, StoreError> {
-        if !self.root.join("JOB").exists() {
+    pub fn lock_existing(mut self) -> Result<Writer, StoreError> {
+        if self.address.is_none() && !self.root.join("JOB").exists() {
             return Err(StoreError::Invalid {
                 path: self.root,
                 message: "no output of `intendex build` is here".into(),
             });
         }
         let lock = self.take_lock()?;
+        self.begin_writing(None)?;
         self.writer(lock)
+    }
+
+    /// Takes the lock where the output really is, too.
+    fn begin_writing(&mut self, job: Option<&str>) -> Result<(), StoreError> {
+        let building = self.folder_named(BUILDING);
+        if let Some(mirror) = self.connect()?.cloned() {
+            self.writing = Some(Writing::begin(mirror, job, &building)?);
+        }
+        Ok(())
     }
 
     /// A journal in the published generation is all that is left of a writer killed behind its last step. A damaged
@@ -52,7 +64,7 @@ impl Output {
         match fs::read_to_string(self.root.join("JOB")) {
             Ok(owner) if owner.trim() == job => Ok(()),
             Ok(owner) => Err(StoreError::OtherJob {
-                path: self.root.clone(),
+                path: self.place(),
                 owner: owner.trim().into(),
                 job: job.into(),
             }),
@@ -80,6 +92,8 @@ impl Output {
     }
 
     fn take_lock(&self) -> Result<File, StoreError> {
+        let folder = self.root.join(GENERATIONS);
+        fs::create_dir_all(&folder).map_err(StoreError::io(&folder))?;
         let path = self.root.join("LOCK");
         let mut file = File::options()
             .read(true)
@@ -95,7 +109,7 @@ impl Output {
                 let mut holder = String::new();
                 let _ = file.read_to_string(&mut holder);
                 return Err(StoreError::Locked {
-                    path: self.root.clone(),
+                    path: self.place(),
                     holder: holder.trim().into(),
                 });
             }

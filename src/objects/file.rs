@@ -1,0 +1,256 @@
+//! An object that is read as a file is: Parquet's reader asks for pieces of it, one after the other.
+//!
+//! A request takes some hundredths of a second, and a page is small. So what the reader is going to read, the chunks of the columns
+//! asked for, is fetched in blocks, each while the reader is at the one before it.
+
+use std::{
+    io::{self, Read},
+    ops::Range,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc},
+};
+
+use bytes::{Bytes, BytesMut};
+use object_store::path::Path;
+use parquet::{
+    arrow::ProjectionMask,
+    errors::ParquetError,
+    file::{
+        metadata::ParquetMetaData,
+        reader::{ChunkReader, Length},
+    },
+};
+
+use super::{Object, ObjectError, Objects, runtime, transfer::read_range, wait};
+
+const BLOCK: u64 = 4 << 20;
+
+/// The end of a Parquet file, where its footer mostly is whole.
+const TAIL: u64 = 64 << 10;
+
+/// Blocks that are held for each column: the one being read and those around it.
+const HELD: usize = 3;
+
+/// An object that is open for reading. It must stay as it was when it was listed, else reading fails.
+#[derive(Clone)]
+pub struct ObjectFile(Arc<Inner>);
+
+struct Inner {
+    objects: Objects,
+    path: Path,
+    object: Object,
+    state: Mutex<State>,
+}
+
+struct State {
+    /// What is read in blocks, in order.
+    spans: Vec<Range<u64>>,
+    /// By their first byte; the one used last comes last.
+    blocks: Vec<(u64, Block)>,
+    most: usize,
+    failure: Option<ObjectError>,
+}
+
+enum Block {
+    Coming(mpsc::Receiver<Result<Bytes, ObjectError>>),
+    Here(Bytes),
+}
+
+impl ObjectFile {
+    /// Opens an object as it was listed in a folder.
+    pub fn open(objects: &Objects, object: Object) -> Result<Self, ObjectError> {
+        let tail = object.bytes.saturating_sub(TAIL)..object.bytes;
+        Ok(Self(Arc::new(Inner {
+            path: objects.path(&object.name)?,
+            objects: objects.clone(),
+            object,
+            state: Mutex::new(State {
+                spans: vec![tail],
+                blocks: Vec::new(),
+                most: HELD,
+                failure: None,
+            }),
+        })))
+    }
+
+    /// Says which columns are going to be read.
+    pub fn expect(&self, metadata: &ParquetMetaData, mask: &ProjectionMask) {
+        let mut spans: Vec<Range<u64>> = Vec::new();
+        let mut columns = 0;
+        for group in metadata.row_groups() {
+            let chunks = group.columns().iter().enumerate();
+            let wanted = chunks.filter(|(leaf, _)| mask.leaf_included(*leaf));
+            let ranges: Vec<_> = wanted.map(|(_, chunk)| chunk.byte_range()).collect();
+            columns = columns.max(ranges.len());
+            let end = self.0.object.bytes;
+            let ranges = ranges
+                .into_iter()
+                .map(|(start, length)| start..start.saturating_add(length).min(end));
+            spans.extend(ranges.filter(|range| !range.is_empty()));
+        }
+        spans.sort_by_key(|span| span.start);
+        let mut state = self.0.state();
+        state.spans = spans;
+        state.most = HELD * columns.max(1);
+    }
+
+    /// Why reading failed, if it was the storage.
+    pub fn failure(&self) -> Option<ObjectError> {
+        self.0.state().failure.clone()
+    }
+}
+
+impl Inner {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Bytes from `start` on: the rest of its block, or at most `length` where it is in none.
+    fn read(&self, start: u64, length: u64) -> Result<Bytes, ObjectError> {
+        let mut state = self.state();
+        let read = match state.block_at(start) {
+            Some((block, next)) => self.read_block(&mut state, &block, next).map(|bytes| {
+                let from = (start - block.start) as usize;
+                bytes.slice(from.min(bytes.len())..)
+            }),
+            None => {
+                let end = start.saturating_add(length).min(self.object.bytes);
+                wait(self.fetch(start..end))
+            }
+        };
+        if let Err(error) = &read {
+            state.failure = Some(error.clone());
+        }
+        read
+    }
+
+    fn read_block(
+        &self,
+        state: &mut State,
+        block: &Range<u64>,
+        next: Option<Range<u64>>,
+    ) -> Result<Bytes, ObjectError> {
+        let held = state
+            .take(block.start)
+            .unwrap_or_else(|| self.start(block.clone()));
+        let bytes = match held {
+            Block::Here(bytes) => bytes,
+            Block::Coming(receiver) => receiver.recv().unwrap_or_else(|_| {
+                let address = self.objects.address(&self.object.name);
+                Err(ObjectError::told(
+                    &address,
+                    "the request was given up".into(),
+                ))
+            })?,
+        };
+        if let Some(next) = next
+            && !state.holds(next.start)
+        {
+            state.blocks.push((next.start, self.start(next)));
+        }
+        state.blocks.push((block.start, Block::Here(bytes.clone())));
+        let surplus = state.blocks.len().saturating_sub(state.most);
+        state.blocks.drain(..surplus);
+        Ok(bytes)
+    }
+
+    fn start(&self, block: Range<u64>) -> Block {
+        let (sender, receiver) = mpsc::sync_channel(1);
+        let fetch = self.fetch(block);
+        runtime().spawn(async move {
+            let _ = sender.send(fetch.await);
+        });
+        Block::Coming(receiver)
+    }
+
+    fn fetch(
+        &self,
+        range: Range<u64>,
+    ) -> impl Future<Output = Result<Bytes, ObjectError>> + Send + use<> {
+        let store = self.objects.store.clone();
+        let (path, version) = (self.path.clone(), self.object.version.clone());
+        let failed = self.objects.failed(&self.object.name);
+        async move {
+            if range.is_empty() {
+                return Ok(Bytes::new());
+            }
+            read_range(&*store, &path, range, version)
+                .await
+                .map_err(failed)
+        }
+    }
+}
+
+impl State {
+    /// The block that holds a byte, and the one behind it in its span.
+    fn block_at(&self, byte: u64) -> Option<(Range<u64>, Option<Range<u64>>)> {
+        let behind = self.spans.partition_point(|span| span.start <= byte);
+        let span = self.spans.get(behind.checked_sub(1)?)?;
+        if byte >= span.end {
+            return None;
+        }
+        let start = span.start + (byte - span.start) / BLOCK * BLOCK;
+        let block = |start: u64| start..(start + BLOCK).min(span.end);
+        let next = (start + BLOCK < span.end).then(|| block(start + BLOCK));
+        Some((block(start), next))
+    }
+
+    fn take(&mut self, start: u64) -> Option<Block> {
+        let place = self.blocks.iter().position(|(first, _)| *first == start)?;
+        Some(self.blocks.remove(place).1)
+    }
+
+    fn holds(&self, start: u64) -> bool {
+        self.blocks.iter().any(|(first, _)| *first == start)
+    }
+}
+
+impl Length for ObjectFile {
+    fn len(&self) -> u64 {
+        self.0.object.bytes
+    }
+}
+
+impl ChunkReader for ObjectFile {
+    type T = ObjectReader;
+
+    fn get_read(&self, start: u64) -> Result<ObjectReader, ParquetError> {
+        Ok(ObjectReader {
+            file: self.clone(),
+            position: start,
+        })
+    }
+
+    fn get_bytes(&self, start: u64, length: usize) -> Result<Bytes, ParquetError> {
+        let mut bytes = BytesMut::new();
+        while bytes.len() < length {
+            let missing = length - bytes.len();
+            let piece = self.0.read(start + bytes.len() as u64, missing as u64);
+            let piece = piece.map_err(|error| ParquetError::External(error.into()))?;
+            if piece.is_empty() {
+                return Err(ParquetError::EOF(format!("{missing} bytes behind its end")));
+            }
+            if bytes.is_empty() && piece.len() >= length {
+                return Ok(piece.slice(..length));
+            }
+            bytes.extend_from_slice(&piece[..piece.len().min(missing)]);
+        }
+        Ok(bytes.freeze())
+    }
+}
+
+/// Reads an object from some place on.
+pub struct ObjectReader {
+    file: ObjectFile,
+    position: u64,
+}
+
+impl Read for ObjectReader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let piece = self.file.0.read(self.position, buffer.len() as u64);
+        let piece = piece.map_err(io::Error::other)?;
+        let read = piece.len().min(buffer.len());
+        buffer[..read].copy_from_slice(&piece[..read]);
+        self.position += read as u64;
+        Ok(read)
+    }
+}

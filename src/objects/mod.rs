@@ -1,0 +1,296 @@
+//! Object storage: what `s3://`, `gs://` and `az://` addresses name, through `object_store`.
+//!
+//! Credentials and endpoints come from the variables that those services' own tools read (`AWS_…`, `GOOGLE_…`, `AZURE_…`), or from
+//! the machine's role. They are never part of an address, and no message shows one. Requests that fail are sent again by
+//! `object_store`, with growing pauses, for three minutes.
+//!
+//! The program works on threads of its own and waits here for answers: [`wait`] runs what is asynchronous.
+
+mod error;
+mod file;
+mod transfer;
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, OnceLock, PoisonError, mpsc},
+};
+
+use bytes::Bytes;
+use futures::TryStreamExt;
+use object_store::{
+    ObjectStore, ObjectStoreExt, PutMode, PutOptions, UpdateVersion, parse_url_opts, path::Path,
+};
+use url::Url;
+
+pub use error::ObjectError;
+pub use file::ObjectFile;
+pub use transfer::AT_ONCE;
+
+const SCHEMES: [&str; 3] = ["s3", "gs", "az"];
+
+/// What the variables of the services' tools begin with.
+const VARIABLES: [&str; 3] = ["AWS_", "GOOGLE_", "AZURE_"];
+
+/// Whether this is an address on object storage, and not a path.
+pub fn is_address(text: &str) -> bool {
+    text.split_once("://")
+        .is_some_and(|(scheme, _)| SCHEMES.contains(&scheme))
+}
+
+/// A folder on object storage: a bucket, and what the names of its objects begin with.
+#[derive(Debug, Clone)]
+pub struct Objects {
+    store: Arc<dyn ObjectStore>,
+    /// `s3://bucket`
+    bucket: String,
+    /// Without a slash at either end; may be empty.
+    folder: String,
+}
+
+/// An object as it is listed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Object {
+    /// Below the folder that was listed.
+    pub name: String,
+    pub bytes: u64,
+    /// Changes when the object does.
+    pub version: String,
+}
+
+/// What a later write can ask to be still there.
+pub type Version = UpdateVersion;
+
+/// When an object is written.
+#[derive(Debug, Clone)]
+pub enum If {
+    Absent,
+    Still(Version),
+}
+
+/// Runs something asynchronous on the threads of this module, and waits for it. It may be called from anywhere.
+pub fn wait<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> T {
+    let (sender, receiver) = mpsc::sync_channel(1);
+    runtime().spawn(async move {
+        let _ = sender.send(work.await);
+    });
+    // Without an answer it has panicked, and said so.
+    receiver
+        .recv()
+        .expect("a request to object storage panicked")
+}
+
+fn runtime() -> &'static tokio::runtime::Runtime {
+    static RUNTIME: OnceLock<tokio::runtime::Runtime> = OnceLock::new();
+    RUNTIME.get_or_init(|| {
+        tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .thread_name("objects")
+            .enable_all()
+            .build()
+            .expect("no thread can be started")
+    })
+}
+
+impl Objects {
+    /// The folder at an address such as `s3://bucket/some/folder`. Nothing is read yet.
+    pub fn open(address: &str) -> Result<Self, ObjectError> {
+        let (scheme, rest) = address.split_once("://").unwrap_or_default();
+        let (bucket, folder) = rest.split_once('/').unwrap_or((rest, ""));
+        if !SCHEMES.contains(&scheme) || bucket.is_empty() {
+            return Err(ObjectError::address(
+                address,
+                "an address is s3://, gs:// or az://, a bucket or container, and a path in it",
+            ));
+        }
+        if bucket.contains(['@', ':']) {
+            return Err(ObjectError::address(
+                &format!("{scheme}://…"),
+                "credentials and accounts do not belong in an address, which is shown and written down; set the variables of the \
+                 service's tools (AWS_ACCESS_KEY_ID, AZURE_STORAGE_ACCOUNT_NAME, …)",
+            ));
+        }
+        let bucket = format!("{scheme}://{bucket}");
+        let folder = folder.trim_matches('/').to_owned();
+        Path::parse(&folder).map_err(|error| ObjectError::address(address, &error.to_string()))?;
+        Ok(Self {
+            store: client(&bucket)?,
+            bucket,
+            folder,
+        })
+    }
+
+    /// The address of an object in it, or of itself where the name is empty.
+    pub fn address(&self, name: &str) -> String {
+        let parts = [&self.bucket, self.folder.as_str(), name];
+        let parts: Vec<&str> = parts.into_iter().filter(|part| !part.is_empty()).collect();
+        parts.join("/")
+    }
+
+    fn path(&self, name: &str) -> Result<Path, ObjectError> {
+        let full = format!("{}/{name}", self.folder);
+        let failed = |error: object_store::path::Error| {
+            ObjectError::address(&self.address(name), &error.to_string())
+        };
+        Path::parse(full.trim_matches('/')).map_err(failed)
+    }
+
+    fn failed(&self, name: &str) -> impl FnOnce(object_store::Error) -> ObjectError + use<> {
+        let address = self.address(name);
+        move |error| ObjectError::new(&address, &error)
+    }
+
+    /// A folder in it.
+    pub fn below(&self, name: &str) -> Self {
+        let folder = format!("{}/{name}", self.folder);
+        Self {
+            folder: folder.trim_matches('/').to_owned(),
+            ..self.clone()
+        }
+    }
+
+    /// An object's bytes and version; None: there is none.
+    pub fn get(&self, name: &str) -> Result<Option<(Bytes, Version)>, ObjectError> {
+        let (store, path) = (self.store.clone(), self.path(name)?);
+        let got = wait(async move {
+            let got = store.get(&path).await?;
+            let version = Version {
+                e_tag: got.meta.e_tag.clone(),
+                version: got.meta.version.clone(),
+            };
+            Ok((got.bytes().await?, version))
+        });
+        match got {
+            Ok(found) => Ok(Some(found)),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(self.failed(name)(error)),
+        }
+    }
+
+    /// What a listing would say of one object; None: there is none.
+    pub fn look_at(&self, name: &str) -> Result<Option<Object>, ObjectError> {
+        let (store, path) = (self.store.clone(), self.path(name)?);
+        match wait(async move { store.head(&path).await }) {
+            Ok(meta) => Ok(Some(object(name.to_owned(), &meta))),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(self.failed(name)(error)),
+        }
+    }
+
+    /// Writes an object whole, under a condition. None: it does not hold, and nothing was written. The bytes must be the writer's
+    /// alone: finding them there already, it knows that a request was carried out whose answer was lost.
+    pub fn put_if(
+        &self,
+        name: &str,
+        bytes: impl Into<Bytes>,
+        condition: If,
+    ) -> Result<Option<Version>, ObjectError> {
+        let bytes: Bytes = bytes.into();
+        let (store, path) = (self.store.clone(), self.path(name)?);
+        let options = PutOptions::from(match condition {
+            If::Absent => PutMode::Create,
+            If::Still(version) => PutMode::Update(version),
+        });
+        let payload = bytes.clone();
+        let put = wait(async move { store.put_opts(&path, payload.into(), options).await });
+        match put {
+            Ok(put) => Ok(Some(Version {
+                e_tag: put.e_tag,
+                version: put.version,
+            })),
+            Err(
+                object_store::Error::AlreadyExists { .. }
+                | object_store::Error::Precondition { .. }
+                // Of an object to be replaced that is gone.
+                | object_store::Error::NotFound { .. },
+            ) => Ok(self
+                .get(name)?
+                .filter(|(there, _)| *there == bytes)
+                .map(|(_, version)| version)),
+            Err(error) => Err(self.failed(name)(error)),
+        }
+    }
+
+    /// All objects below, in order of their names, which is that of their bytes.
+    pub fn list(&self) -> Result<Vec<Object>, ObjectError> {
+        let (store, prefix) = (self.store.clone(), self.path("")?);
+        let listed = wait(async move {
+            let listed = store.list(Some(&prefix));
+            let objects = listed.map_ok(|meta| {
+                let name = meta.location.prefix_match(&prefix).map(|parts| {
+                    let parts: Vec<String> = parts.map(|part| part.as_ref().to_owned()).collect();
+                    parts.join("/")
+                });
+                object(name.unwrap_or_default(), &meta)
+            });
+            objects.try_collect::<Vec<Object>>().await
+        });
+        let mut objects = listed.map_err(self.failed(""))?;
+        // Some tools make an empty object for a folder.
+        objects.retain(|object| !object.name.is_empty());
+        objects.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(objects)
+    }
+
+    /// Names of the folders directly below, and of the objects.
+    pub fn names(&self) -> Result<(Vec<String>, Vec<String>), ObjectError> {
+        let (store, prefix) = (self.store.clone(), self.path("")?);
+        let listed = wait(async move { store.list_with_delimiter(Some(&prefix)).await });
+        let listed = listed.map_err(self.failed(""))?;
+        let last = |path: &Path| path.filename().unwrap_or_default().to_owned();
+        let folders = listed.common_prefixes.iter().map(last).collect();
+        let objects = listed.objects.iter().map(|meta| last(&meta.location));
+        Ok((folders, objects.collect()))
+    }
+
+    /// Removes objects; one that is gone already is no error.
+    pub fn remove(&self, names: &[String]) -> Result<(), ObjectError> {
+        let paths: Vec<Path> = names
+            .iter()
+            .map(|name| self.path(name))
+            .collect::<Result<_, _>>()?;
+        let store = self.store.clone();
+        let removed = wait(async move {
+            let paths = futures::stream::iter(paths.into_iter().map(Ok));
+            let removed = store.delete_stream(Box::pin(paths));
+            let gone =
+                |error: &object_store::Error| matches!(error, object_store::Error::NotFound { .. });
+            use futures::StreamExt;
+            removed
+                .filter(|result| {
+                    let keep = !matches!(result, Err(error) if gone(error));
+                    async move { keep }
+                })
+                .try_for_each(|_| async { Ok(()) })
+                .await
+        });
+        removed.map_err(self.failed(""))
+    }
+}
+
+fn object(name: String, meta: &object_store::ObjectMeta) -> Object {
+    let changed = || meta.last_modified.to_rfc3339();
+    Object {
+        name,
+        bytes: meta.size,
+        version: meta.e_tag.clone().unwrap_or_else(changed),
+    }
+}
+
+/// The client of a bucket. There is one, whoever asks: it keeps connections.
+fn client(bucket: &str) -> Result<Arc<dyn ObjectStore>, ObjectError> {
+    static CLIENTS: Mutex<Option<HashMap<String, Arc<dyn ObjectStore>>>> = Mutex::new(None);
+    let mut clients = CLIENTS.lock().unwrap_or_else(PoisonError::into_inner);
+    let clients = clients.get_or_insert_default();
+    if let Some(client) = clients.get(bucket) {
+        return Ok(client.clone());
+    }
+    let url = Url::parse(bucket).map_err(|e| ObjectError::address(bucket, &e.to_string()))?;
+    let of_tools = |(name, _): &(String, String)| VARIABLES.iter().any(|v| name.starts_with(v));
+    let variables = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    let (client, _) = parse_url_opts(&url, variables.filter(of_tools))
+        .map_err(|error| ObjectError::new(bucket, &error))?;
+    let client: Arc<dyn ObjectStore> = client.into();
+    clients.insert(bucket.to_owned(), client.clone());
+    Ok(client)
+}

@@ -1,0 +1,165 @@
+//! Files up and down: large ones in parts, several files at once.
+
+use std::{
+    fs::File,
+    io::{Read, Seek, SeekFrom, Write},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use futures::{StreamExt, TryStreamExt, stream};
+use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt, WriteMultipart};
+
+use super::{Object, ObjectError, Objects, wait};
+
+/// Files on their way at once.
+pub const AT_ONCE: usize = 8;
+
+/// Parts of one file on their way at once.
+const PARTS_AT_ONCE: usize = 4;
+
+/// Bytes of a part; smaller files go in one request.
+const PART: u64 = 16 << 20;
+
+/// Amazon's limit is 10,000, so that the parts of files above 144 GiB are larger.
+const MOST_PARTS: u64 = 9_000;
+
+impl Objects {
+    /// Writes files as objects of these names. An object is there whole or not at all.
+    pub fn upload(&self, files: Vec<(PathBuf, String)>) -> Result<(), ObjectError> {
+        let objects = self.clone();
+        wait(async move {
+            let uploads = files
+                .into_iter()
+                .map(|(file, name)| upload(objects.clone(), file, name));
+            stream::iter(uploads)
+                .buffer_unordered(AT_ONCE)
+                .try_for_each(|()| async { Ok(()) })
+                .await
+        })
+    }
+
+    /// Reads objects into files, each under a temporary name in its folder until it is whole. The folders are made.
+    pub fn download(&self, files: Vec<(Object, PathBuf)>) -> Result<(), ObjectError> {
+        let objects = self.clone();
+        wait(async move {
+            let downloads = files
+                .into_iter()
+                .map(|(object, file)| download(objects.clone(), object, file));
+            stream::iter(downloads)
+                .buffer_unordered(AT_ONCE)
+                .try_for_each(|()| async { Ok(()) })
+                .await
+        })
+    }
+}
+
+async fn upload(objects: Objects, file: PathBuf, name: String) -> Result<(), ObjectError> {
+    let path = objects.path(&name)?;
+    let local =
+        |error: std::io::Error| ObjectError::told(&file.display().to_string(), error.to_string());
+    let mut open = File::open(&file).map_err(local)?;
+    let bytes = open.metadata().map_err(local)?.len();
+    if bytes <= PART {
+        let mut whole = Vec::with_capacity(bytes as usize);
+        open.read_to_end(&mut whole).map_err(local)?;
+        let put = objects.store.put(&path, whole.into()).await;
+        return put.map(|_| ()).map_err(objects.failed(&name));
+    }
+    let part = PART.max(bytes.div_ceil(MOST_PARTS)) as usize;
+    let begun = objects.store.put_multipart(&path).await;
+    let begun = begun.map_err(objects.failed(&name))?;
+    let mut writer = WriteMultipart::new_with_chunk_size(begun, part);
+    let mut buffer = vec![0; part];
+    loop {
+        let waited = writer.wait_for_capacity(PARTS_AT_ONCE).await;
+        let read = match waited {
+            Ok(()) => read_full(&mut open, &mut buffer).map_err(local),
+            Err(error) => Err(objects.failed(&name)(error)),
+        };
+        match read {
+            Ok(0) => break,
+            Ok(read) => writer.write(&buffer[..read]),
+            Err(error) => {
+                // What stays of it costs money; if even this fails, the bucket's rule for unfinished uploads removes it.
+                let _ = writer.abort().await;
+                return Err(error);
+            }
+        }
+    }
+    let finished = writer.finish().await;
+    finished.map(|_| ()).map_err(objects.failed(&name))
+}
+
+fn read_full(file: &mut File, buffer: &mut [u8]) -> std::io::Result<usize> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match file.read(&mut buffer[filled..])? {
+            0 => break,
+            read => filled += read,
+        }
+    }
+    Ok(filled)
+}
+
+async fn download(objects: Objects, object: Object, file: PathBuf) -> Result<(), ObjectError> {
+    let local = |error: std::io::Error| {
+        let full = match error.kind() {
+            std::io::ErrorKind::StorageFull => {
+                "; free some space, or name another folder by INTENDEX_CACHE"
+            }
+            _ => "",
+        };
+        ObjectError::told(&file.display().to_string(), format!("{error}{full}"))
+    };
+    let folder = file.parent().unwrap_or(Path::new("."));
+    std::fs::create_dir_all(folder).map_err(local)?;
+    let mut temporary = tempfile::Builder::new()
+        .prefix(".")
+        .suffix(".tmp")
+        .tempfile_in(folder)
+        .map_err(local)?;
+    let path = Arc::new(objects.path(&object.name)?);
+    let ranges = (0..object.bytes.div_ceil(PART)).map(|n| {
+        let range = n * PART..((n + 1) * PART).min(object.bytes);
+        let (store, path, version) = (objects.store.clone(), path.clone(), object.version.clone());
+        async move { read_range(&*store, &path, range, version).await }
+    });
+    let mut parts = stream::iter(ranges).buffered(PARTS_AT_ONCE);
+    while let Some(part) = parts.next().await {
+        let part = part.map_err(objects.failed(&object.name))?;
+        temporary.write_all(&part).map_err(local)?;
+    }
+    let written = temporary
+        .as_file_mut()
+        .seek(SeekFrom::End(0))
+        .map_err(local)?;
+    if written != object.bytes {
+        let message = format!(
+            "{written} bytes of {} came; run the command again",
+            object.bytes
+        );
+        return Err(ObjectError::told(&objects.address(&object.name), message));
+    }
+    temporary.as_file().sync_all().map_err(local)?;
+    temporary
+        .persist(&file)
+        .map_err(|error| local(error.error))?;
+    Ok(())
+}
+
+/// A part of an object that must still be the one that was listed.
+pub async fn read_range(
+    store: &dyn ObjectStore,
+    path: &object_store::path::Path,
+    range: std::ops::Range<u64>,
+    version: String,
+) -> Result<bytes::Bytes, object_store::Error> {
+    let options = GetOptions {
+        range: Some(GetRange::Bounded(range)),
+        // A version that is a time is no tag.
+        if_match: version.ends_with('"').then_some(version),
+        ..GetOptions::default()
+    };
+    store.get_opts(path, options).await?.bytes().await
+}
