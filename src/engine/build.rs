@@ -163,7 +163,7 @@ impl Build<'_> {
         );
         let shards = runtime.block_on(self.ingest(&input.scan))?;
         let layout = self.layout(runtime, ctx)?;
-        let place = Place::of(self.job, &self.building.folder(), ctx)?;
+        let place = Place::of(self.job, &self.building, ctx)?;
         let sources = self.sources();
         for stage in stages(self.job) {
             if stage == Stage::Keywords && topics::wanted(self.job) {

@@ -1,7 +1,5 @@
 //! Where the functions of the map stages run: in this process, or on a cluster.
 
-use std::path::Path;
-
 use datafusion::{
     error::DataFusionError,
     execution::SendableRecordBatchStream,
@@ -11,7 +9,7 @@ use datafusion::{
 #[cfg(feature = "cluster")]
 use super::cluster::client::Cluster;
 use super::{EngineError, stage::Input};
-use crate::job::Job;
+use crate::{job::Job, store::Building};
 
 #[derive(Debug)]
 pub enum Place {
@@ -25,15 +23,20 @@ pub enum Place {
 }
 
 impl Place {
-    /// Where a job wants its stages; `generation` is the folder being built.
+    /// Where a job wants its stages, for this generation.
     #[cfg(feature = "cluster")]
-    pub fn of(job: &Job, generation: &Path, ctx: &SessionContext) -> Result<Self, EngineError> {
+    pub fn of(job: &Job, building: &Building, ctx: &SessionContext) -> Result<Self, EngineError> {
         let Some(url) = &job.engine.cluster else {
             return Ok(Place::Here);
         };
-        let folder = generation.canonicalize();
-        let folder = folder.unwrap_or_else(|_| generation.to_owned());
-        let cluster = Cluster::new(url, job, folder, ctx).map_err(EngineError::Refused)?;
+        let generation = match building.sending() {
+            Some(sending) => (building.folder(), Some(sending)),
+            None => {
+                let folder = building.folder().canonicalize();
+                (folder.unwrap_or_else(|_| building.folder()), None)
+            }
+        };
+        let cluster = Cluster::new(url, job, generation, ctx).map_err(EngineError::Refused)?;
         Ok(Place::Cluster {
             cluster: Box::new(cluster),
             shards: job.engine.cluster_shards,
@@ -42,7 +45,7 @@ impl Place {
 
     /// A job that wants a cluster has been refused when it was read.
     #[cfg(not(feature = "cluster"))]
-    pub fn of(_: &Job, _: &Path, _: &SessionContext) -> Result<Self, EngineError> {
+    pub fn of(_: &Job, _: &Building, _: &SessionContext) -> Result<Self, EngineError> {
         Ok(Place::Here)
     }
 

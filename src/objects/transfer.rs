@@ -54,6 +54,25 @@ impl Objects {
     }
 }
 
+impl Objects {
+    /// A copy of the object at this very address, as a file that goes when it is closed.
+    pub fn copy(&self) -> Result<File, ObjectError> {
+        let local = |error: std::io::Error| {
+            ObjectError::told(
+                &self.address(""),
+                format!("no copy can be made here: {error}"),
+            )
+        };
+        let object = self.look_at("")?;
+        let object =
+            object.ok_or_else(|| ObjectError::told(&self.address(""), "not there".into()))?;
+        let folder = tempfile::tempdir().map_err(local)?;
+        let path = folder.path().join("object");
+        self.download(vec![(object, path.clone())])?;
+        File::open(&path).map_err(local)
+    }
+}
+
 async fn upload(objects: Objects, file: PathBuf, name: String) -> Result<(), ObjectError> {
     let path = objects.path(&name)?;
     let local =

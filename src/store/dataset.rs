@@ -21,7 +21,8 @@ use parquet::{
     schema::types::ColumnPath,
 };
 
-use super::{StoreError, rename, temporary_name};
+use super::{StoreError, address_of, rename, temporary_name};
+use crate::objects::Objects;
 
 /// Rows read at once: bounds what a stage holds beside its models.
 pub const BATCH_ROWS: usize = 1024;
@@ -294,9 +295,12 @@ fn split(path: &str) -> Vec<String> {
     path.split('.').map(str::to_owned).collect()
 }
 
-/// Streams the batches of one part.
+/// Streams the batches of one part, which on a cluster's executor may be an object.
 pub fn read_part(path: &Path) -> Result<ParquetRecordBatchReader, StoreError> {
-    let file = File::open(path).map_err(StoreError::io(path))?;
+    let file = match address_of(path) {
+        Some(address) => Objects::open(address)?.copy()?,
+        None => File::open(path).map_err(StoreError::io(path))?,
+    };
     ParquetRecordBatchReaderBuilder::try_new(file)
         .and_then(|b| b.with_batch_size(BATCH_ROWS).build())
         .map_err(StoreError::parquet(path))

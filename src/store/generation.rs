@@ -11,6 +11,7 @@ use std::{
     fs::{self, File},
     io::Write,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 pub use history::{Generation, Removed};
@@ -18,7 +19,7 @@ pub use history::{Generation, Removed};
 use super::{
     Manifest, StoreError,
     manifest::{self, Run},
-    mirror::{Files, Mirror, Writing, Wrote, address_of, folder_of},
+    mirror::{Files, Mirror, Sending, Writing, Wrote, address_of, folder_of},
     progress::{Header, Journal},
     read_json, rename, replace,
 };
@@ -401,6 +402,11 @@ impl Building {
             self.journal.send(sending);
         }
         Ok(())
+    }
+
+    /// What sends it, if the output really is elsewhere.
+    pub fn sending(&self) -> Option<Arc<Sending>> {
+        self.output.writing.as_ref()?.sending()
     }
 
     /// Waits until all that is finished is where the output really is.

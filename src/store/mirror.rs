@@ -466,7 +466,7 @@ impl Writing {
         Ok(sending)
     }
 
-    fn sending(&self) -> Option<Arc<Sending>> {
+    pub fn sending(&self) -> Option<Arc<Sending>> {
         let sending = self.sending.lock().unwrap_or_else(PoisonError::into_inner);
         sending.clone()
     }

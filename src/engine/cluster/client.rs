@@ -25,6 +25,7 @@ use super::{MESSAGE_BYTES, codec::Codec, function, scan::ShardScan};
 use crate::{
     engine::{EngineError, stage::Input},
     job::Job,
+    store::{Dataset, Sending, StoreError},
 };
 
 /// Ballista's usual port.
@@ -45,6 +46,9 @@ pub struct Cluster {
     codec: Codec,
     session: String,
     config: SessionConfig,
+    generation: PathBuf,
+    /// Where the output is on object storage, its parts go before the tasks that read them.
+    sending: Option<Arc<Sending>>,
 }
 
 impl Cluster {
@@ -52,7 +56,7 @@ impl Cluster {
     pub fn new(
         url: &str,
         job: &Job,
-        generation: PathBuf,
+        (generation, sending): (PathBuf, Option<Arc<Sending>>),
         ctx: &SessionContext,
     ) -> Result<Self, String> {
         let (host, port) = address(url)?;
@@ -62,10 +66,31 @@ impl Cluster {
         );
         Ok(Self {
             scheduler: format!("http://{host}:{port}"),
-            codec: Codec::of(job, generation),
+            codec: Codec::of(
+                job,
+                match &sending {
+                    Some(sending) => sending.address().into(),
+                    None => generation.clone(),
+                },
+            ),
             session: ctx.session_id(),
             config,
+            generation,
+            sending,
         })
+    }
+
+    /// The input as executors find it.
+    async fn shared(&self, input: &Input) -> Result<Input> {
+        let Some(sending) = self.sending.clone() else {
+            return Ok(input.absolute()?);
+        };
+        let mut parts = input.parts();
+        parts.push(Dataset::Topics.part(&self.generation, 0));
+        let offered = tokio::task::spawn_blocking(move || sending.offer(&parts)).await;
+        let external = |error: StoreError| DataFusionError::External(error.into());
+        let address = offered.map_err(|e| DataFusionError::External(e.into()))?;
+        Ok(input.moved(&self.generation, &address.map_err(external)?))
     }
 
     /// Waits as long as is due after this attempt (from 1), unless it was the last.
@@ -95,7 +120,7 @@ impl Cluster {
         frame: DataFrame,
         input: &Input,
     ) -> Result<SendableRecordBatchStream> {
-        let input = input.absolute()?;
+        let input = self.shared(input).await?;
         let plan = frame.create_physical_plan().await?;
         let plan = plan.transform_up(|node| {
             let any: &dyn Any = node.as_ref();

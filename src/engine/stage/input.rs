@@ -124,15 +124,39 @@ impl Input {
     #[cfg(feature = "cluster")]
     pub fn absolute(&self) -> std::io::Result<Self> {
         let mut input = self.clone();
-        let beside = input.beside.as_mut().map(Beside::path_mut);
-        for path in [&mut input.rows]
-            .into_iter()
-            .chain(beside)
-            .chain(&mut input.reuse)
-        {
+        for path in input.paths_mut() {
             *path = std::path::absolute(&path)?;
         }
         Ok(input)
+    }
+
+    #[cfg(feature = "cluster")]
+    fn paths_mut(&mut self) -> impl Iterator<Item = &mut PathBuf> {
+        let beside = self.beside.as_mut().map(Beside::path_mut);
+        [&mut self.rows]
+            .into_iter()
+            .chain(beside)
+            .chain(&mut self.reuse)
+    }
+
+    /// All parts that it reads.
+    #[cfg(feature = "cluster")]
+    pub fn parts(&self) -> Vec<PathBuf> {
+        let beside = self.beside.as_ref().map(Beside::path);
+        let parts = [Some(self.rows.as_path()), beside, self.reuse.as_deref()];
+        parts.into_iter().flatten().map(Path::to_owned).collect()
+    }
+
+    /// With the parts of a generation where it is stored.
+    #[cfg(feature = "cluster")]
+    pub fn moved(&self, generation: &Path, to: &str) -> Self {
+        let mut input = self.clone();
+        for path in input.paths_mut() {
+            if let Ok(name) = path.strip_prefix(generation) {
+                *path = Path::new(to).join(name);
+            }
+        }
+        input
     }
 
     /// The part with the rows.

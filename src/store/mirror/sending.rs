@@ -35,6 +35,7 @@ struct Of {
 
 pub struct Sending {
     pub number: u64,
+    remote: Objects,
     wrote: Wrote,
     lease: Arc<Lease>,
     lines: Mutex<Option<mpsc::Sender<(String, Vec<PathBuf>)>>>,
@@ -66,7 +67,7 @@ impl Sending {
         let (lines, received) = mpsc::channel();
         let state = Arc::new(Mutex::new(State::default()));
         let post = Post {
-            remote,
+            remote: remote.clone(),
             folder: folder.to_owned(),
             writer: format!("{{\"writer\":{}}}\n", rand::random::<u64>()),
             pieces,
@@ -82,6 +83,7 @@ impl Sending {
         lock(&state).failure = failure;
         Self {
             number,
+            remote,
             wrote,
             lease,
             lines: Mutex::new(Some(lines)),
@@ -133,6 +135,30 @@ impl Sending {
             Some(failure) => Err(failure.into()),
             None => Ok(()),
         }
+    }
+
+    /// Of the generation.
+    pub fn address(&self) -> String {
+        self.remote.address("")
+    }
+
+    /// Sends files of the generation now, those that are not sent yet; returns the generation's address.
+    pub fn offer(&self, files: &[PathBuf]) -> Result<String, StoreError> {
+        let name = |file: &PathBuf| {
+            let name = file.strip_prefix(&self.folder).unwrap_or(file);
+            (file.clone(), name.to_string_lossy().into_owned())
+        };
+        let files = files.iter().filter(|file| file.exists()).map(name);
+        let missing: Vec<_> = {
+            let state = lock(&self.state);
+            files
+                .filter(|(_, name)| !state.sent.contains(name))
+                .collect()
+        };
+        let names: Vec<String> = missing.iter().map(|(_, name)| name.clone()).collect();
+        self.remote.upload(missing)?;
+        lock(&self.state).sent.extend(names);
+        Ok(self.address())
     }
 
     /// Names of the files that are sent.
