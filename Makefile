@@ -83,8 +83,8 @@ test: setup models $(VENV)/.complete $(S3_SERVER) ## everything that must pass, 
 	cargo fmt --all --check
 	INTENDEX_PEERS_PYTHON=$(CURDIR)/$(VENV)/bin/python INTENDEX_S3_SERVER=$(S3_SERVER) cargo test --workspace
 
-test-cluster: setup ## a Ballista cluster of real processes; compiles Ballista
-	cargo test --features cluster --test cluster
+test-cluster: setup $(S3_SERVER) ## a Ballista cluster of real processes; compiles Ballista
+	INTENDEX_S3_SERVER=$(S3_SERVER) cargo test --features cluster --test cluster
 
 test-cluster-kills: setup ## one of three executors killed ten times, 2,000 documents; needs INTENDEX_EVAL_DATA
 	cargo test --features cluster --test cluster -- --ignored --nocapture

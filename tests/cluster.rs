@@ -4,6 +4,8 @@
 #[path = "support/cluster.rs"]
 mod cluster;
 mod common;
+#[path = "support/storage.rs"]
+mod storage;
 
 use std::{
     collections::BTreeMap,
@@ -85,6 +87,45 @@ fn a_cluster_gives_the_bytes_of_a_build_alone() {
     assert_same(&place, "out", &local);
 }
 
+/// Executors have the object storage alone: what they read comes from there, and not from the build's mirror.
+#[test]
+fn executors_read_from_object_storage() {
+    let Some(storage) = storage::Storage::start() else {
+        return;
+    };
+    let place = place();
+    // Earlier results and topics go that way, too.
+    let job = "[engine]\nshard_documents = 3\n[expand]\nqueries = 1\nlists = 1\ntopics = 3\n";
+    place.write_job(job);
+    let local = local(&place);
+    storage.put(&place.path("corpus.parquet"), "corpus/c.parquet");
+    let cluster = Cluster::start_with(&place, 2, storage.environment(&place.path("executors")));
+    let corpus = format!("corpus.path={}", storage.address("corpus"));
+    let out = format!("output.path={}", storage.address("out"));
+    let build = |mirror: &str, more: &[&str]| {
+        let output = place
+            .command(&["build", "job.toml", "--set", &cluster.setting()])
+            .args(["--set", &corpus, "--set", &out])
+            .args(more)
+            .envs(storage.environment(&place.path(mirror)))
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(0), "{said}\n{}", logs(&place));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    // The second machine has nothing but what the first has sent.
+    build("first", &["--stage", "chunks"]);
+    fs::remove_dir_all(place.path("first")).unwrap();
+    build("second", &[]);
+    assert_eq!(datasets(&storage.path("out")), local);
+    let said = build(
+        "third",
+        &["--set", "dense.factory=Flat", "--from", "queries"],
+    );
+    assert!(!said.contains("reused 0"), "{said}");
+}
+
 #[test]
 fn an_executor_that_is_killed_costs_nothing_but_time() {
     let place = place();
@@ -131,7 +172,7 @@ fn an_executor_without_the_model_is_named() {
 
 fn build(place: &Place, cluster: &Cluster) -> Process {
     let arguments = ["build", "job.toml", "--set", &cluster.setting()];
-    start(place, &place.path(""), &arguments, "build")
+    start(place, &place.path(""), &arguments, "build", &[])
 }
 
 /// At moments that a generator of numbers chooses, one of three executors is killed and another joins; ten times (or
@@ -169,7 +210,7 @@ fn executors_are_killed_at_any_moment_of_a_real_corpus() {
             &set,
         ];
         let clock = Instant::now();
-        let mut build = start(&place, &place.path(""), &arguments, "build");
+        let mut build = start(&place, &place.path(""), &arguments, "build", &[]);
         let moment = alone.mul_f64(rand::random::<f64>() / 2.0);
         thread::sleep(moment);
         assert!(

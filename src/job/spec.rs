@@ -46,7 +46,7 @@ pub struct Job {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Corpus {
-    /// A Parquet file, a folder of them, or a glob.
+    /// A Parquet file, a folder of them, or a glob; also at an address on object storage (`s3://`, `gs://`, `az://`).
     pub path: String,
     /// Column with the document's unique id (string or integer).
     #[serde(default = "default_id_column")]
@@ -72,7 +72,7 @@ pub struct Corpus {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Output {
-    /// Folder that holds `CURRENT` and `generations/`.
+    /// Folder that holds `CURRENT` and `generations/`, or its address on object storage (`s3://`, `gs://`, `az://`).
     pub path: PathBuf,
     /// Element type of the vector columns.
     #[serde(default)]

@@ -29,8 +29,8 @@ use crate::objects::{If, Object, Objects, Version, is_address};
 use lease::Lease;
 pub use sending::{Sending, Wrote};
 
-/// The root of all mirrors.
-pub const CACHE: &str = "INTENDEX_CACHE";
+/// Variable with the folder of all mirrors.
+const CACHE: &str = "INTENDEX_CACHE";
 
 const GENERATIONS: &str = "generations";
 const JOURNAL: &str = "journal";

@@ -29,7 +29,7 @@ use serde::{Serialize, de::DeserializeOwned};
 pub use dataset::Dataset;
 pub use generation::{Building, Generation, Output, Removed, Writer};
 pub use manifest::{Indexes, Manifest};
-pub use mirror::{CACHE, Files, Sending, Wrote, address_of, folder_of};
+pub use mirror::{Files, Sending, Wrote, address_of, folder_of};
 
 use crate::objects::ObjectError;
 

@@ -12,6 +12,8 @@ use crate::common::Place;
 /// A scheduler and executors, ended when this goes.
 pub struct Cluster<'a> {
     place: &'a Place,
+    /// Variables of its processes.
+    environment: Vec<(&'static str, String)>,
     port: u16,
     pub scheduler: Option<Process>,
     pub executors: Vec<Process>,
@@ -28,8 +30,17 @@ impl Drop for Process {
 
 impl<'a> Cluster<'a> {
     pub fn start(place: &'a Place, executors: usize) -> Self {
+        Self::start_with(place, executors, Vec::new())
+    }
+
+    pub fn start_with(
+        place: &'a Place,
+        executors: usize,
+        environment: Vec<(&'static str, String)>,
+    ) -> Self {
         let mut cluster = Self {
             place,
+            environment,
             port: ports(1),
             scheduler: None,
             executors: Vec::new(),
@@ -45,7 +56,7 @@ impl<'a> Cluster<'a> {
         let arguments = ["scheduler", "--listen", &listen];
         self.scheduler = None;
         let folder = self.place.path("");
-        self.scheduler = Some(start(self.place, &folder, &arguments, "scheduler"));
+        self.scheduler = Some(self.process(&folder, &arguments, "scheduler"));
     }
 
     /// Starts an executor in this folder, and gives its address.
@@ -62,9 +73,13 @@ impl<'a> Cluster<'a> {
             "1",
         ];
         let log = format!("executor-{}", listen.replace(':', "-"));
-        self.executors
-            .push(start(self.place, folder, &arguments, &log));
+        let executor = self.process(folder, &arguments, &log);
+        self.executors.push(executor);
         listen
+    }
+
+    fn process(&self, folder: &Path, arguments: &[&str], log: &str) -> Process {
+        start(self.place, folder, arguments, log, &self.environment)
     }
 
     fn url(&self) -> String {
@@ -78,12 +93,19 @@ impl<'a> Cluster<'a> {
 }
 
 /// Starts the program in a folder; what it says goes to a log of this name in the place.
-pub fn start(place: &Place, folder: &Path, arguments: &[&str], log: &str) -> Process {
+pub fn start(
+    place: &Place,
+    folder: &Path,
+    arguments: &[&str],
+    log: &str,
+    environment: &[(&'static str, String)],
+) -> Process {
     let log = place.path(&format!("{log}.log"));
     let log = fs::File::options().create(true).append(true).open(log);
     let child = Command::new(assert_cmd::cargo::cargo_bin("intendex"))
         .current_dir(folder)
         .args(arguments)
+        .envs(environment.iter().cloned())
         .stdout(Stdio::null())
         .stderr(log.unwrap())
         .spawn();
