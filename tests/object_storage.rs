@@ -228,10 +228,15 @@ fn generations_are_kept_and_removed_from_any_machine() {
     let listed = third.succeed(&["generations", &out]);
     assert_eq!(listed.lines().count(), 3, "{listed}");
     third.succeed(&["rollback", &out]);
-    assert_eq!(
-        fs::read_to_string(storage.path("out/CURRENT")).unwrap(),
-        "1\n"
-    );
+    assert_eq!(current(&storage), "1");
+    // One whose publication was ended is not published by going there.
+    let journal = storage.path("out/generations/2/journal/00000000.ndjson");
+    fs::create_dir_all(journal.parent().unwrap()).unwrap();
+    fs::write(&journal, "{\"writer\":1}\n{\"plan\":\"x\",\"stages\":{}}\n").unwrap();
+    let said = third.fail(&["rollback", &out, "--to", "2"]);
+    assert!(said.contains("generation 2"), "{said}");
+    assert_eq!(current(&storage), "1");
+    fs::remove_file(&journal).unwrap();
     third.succeed(&["rollback", &out, "--to", "2"]);
     assert!(
         machine(&place, &storage, "first")
@@ -321,9 +326,14 @@ fn a_build_killed_anywhere_goes_on_on_any_machine() {
     check(&place, &storage);
 }
 
+/// The number in `CURRENT`.
+fn current(storage: &Storage) -> String {
+    let text = fs::read_to_string(storage.path("out/CURRENT")).unwrap();
+    text.lines().next().unwrap().to_owned()
+}
+
 fn check(place: &Place, storage: &Storage) {
-    let number = fs::read_to_string(storage.path("out/CURRENT")).unwrap();
-    let there = storage.path("out/generations").join(number.trim());
+    let there = storage.path("out/generations").join(current(storage));
     assert_same(&place.generation(1), &there);
     let checker = machine(place, storage, "checker");
     let said = checker.succeed(&["verify", &storage.address("out")]);
@@ -360,7 +370,6 @@ fn of_two_writers_one_publishes() {
     while !storage.path("out/generations/1/journal").exists() {
         std::thread::sleep(Duration::from_millis(5));
     }
-    // While it is at work, another is refused.
     let quick = machine(&place, &storage, "quick");
     signal("-STOP");
     let begun = Instant::now();

@@ -12,6 +12,7 @@ pub struct ObjectError {
     pub address: String,
     pub message: String,
     remedy: Option<&'static str>,
+    may_pass: bool,
 }
 
 impl ObjectError {
@@ -25,7 +26,7 @@ impl ObjectError {
                 ),
             ),
             Fault::PermissionDenied { .. } | Fault::Unauthenticated { .. } => (
-                told(error),
+                shown(error),
                 Some(
                     "check the credentials in the environment (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, \
                      GOOGLE_APPLICATION_CREDENTIALS, AZURE_STORAGE_ACCOUNT_NAME and its key) and what they may do there",
@@ -36,19 +37,25 @@ impl ObjectError {
                 Some("run the command again"),
             ),
             Fault::Generic { .. } => (
-                told(error),
+                shown(error),
                 Some(
                     "check the credentials, AWS_REGION or AWS_ENDPOINT_URL in the environment; run again, a build continues where it \
                      stopped",
                 ),
             ),
-            _ => (told(error), None),
+            _ => (shown(error), None),
         };
         Self {
             address: address.to_owned(),
             message,
             remedy,
+            may_pass: matches!(error, Fault::Generic { .. }),
         }
+    }
+
+    /// Whether it may have been the network or the server.
+    pub fn may_pass(&self) -> bool {
+        self.may_pass
     }
 
     /// An address that cannot be one.
@@ -61,12 +68,14 @@ impl ObjectError {
             address: address.to_owned(),
             message,
             remedy: None,
+            may_pass: false,
         }
     }
 }
 
-/// The innermost cause says the most, but some say nothing alone; queries of addresses may be signatures.
-fn told(error: &object_store::Error) -> String {
+/// The innermost cause says the most, but some say nothing alone. Queries of addresses may be signatures, and a server's answer may
+/// repeat a token.
+fn shown(error: &object_store::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(inner) = cause {
@@ -76,6 +85,7 @@ fn told(error: &object_store::Error) -> String {
         }
         cause = inner.source();
     }
+    let text = without_answer(&text);
     let words = text
         .split_whitespace()
         .map(|word| match word.split_once('?') {
@@ -89,9 +99,35 @@ fn told(error: &object_store::Error) -> String {
     }
 }
 
+/// Of an XML answer only its code and its message.
+fn without_answer(text: &str) -> String {
+    let Some(start) = text.find("<?xml").or_else(|| text.find("<Error>")) else {
+        return text.to_owned();
+    };
+    let of = |tag: &str| {
+        let (_, from) = text.split_once(&format!("<{tag}>"))?;
+        Some(from.split_once('<')?.0)
+    };
+    let parts = [Some(&text[..start]), of("Code"), of("Message")];
+    parts.into_iter().flatten().collect::<Vec<_>>().join(" ")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn tokens_in_answers_are_not_shown() {
+        let source = "status 400 Bad Request: <?xml version=\"1.0\"?><Error><Code>ExpiredToken</Code>\
+                      <Message>The token has expired.</Message><Token-0>SECRET</Token-0></Error>";
+        let error = object_store::Error::Generic {
+            store: "S3",
+            source: source.into(),
+        };
+        let shown = ObjectError::new("s3://b/x", &error).to_string();
+        let told = "ExpiredToken The token has expired.";
+        assert!(!shown.contains("SECRET") && shown.contains(told), "{shown}");
+    }
 
     #[test]
     fn signatures_in_addresses_are_not_shown() {

@@ -2,7 +2,7 @@
 //!
 //! Credentials and endpoints come from the variables that those services' own tools read (`AWS_…`, `GOOGLE_…`, `AZURE_…`), or from
 //! the machine's role. They are never part of an address, and no message shows one. Requests that fail are sent again by
-//! `object_store`, with growing pauses, for three minutes.
+//! `object_store`, ten times, with growing pauses.
 //!
 //! The program works on threads of its own and waits here for answers: [`wait`] runs what is asynchronous.
 
@@ -13,6 +13,7 @@ mod transfer;
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, OnceLock, PoisonError, mpsc},
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -24,17 +25,25 @@ use url::Url;
 
 pub use error::ObjectError;
 pub use file::ObjectFile;
-pub use transfer::AT_ONCE;
+
+/// How long a request may take: one that carries a part of a file over a slow line takes long.
+const REQUEST: &str = "300 seconds";
+
+/// How long a conditional write is tried again, which `object_store` does not do after every failure.
+const PATIENCE: Duration = Duration::from_secs(180);
+const PAUSE: Duration = Duration::from_secs(2);
 
 const SCHEMES: [&str; 3] = ["s3", "gs", "az"];
 
 /// What the variables of the services' tools begin with.
 const VARIABLES: [&str; 3] = ["AWS_", "GOOGLE_", "AZURE_"];
 
-/// Whether this is an address on object storage, and not a path.
+/// Whether this is an address, and not a path. One of another service is refused when it is opened.
 pub fn is_address(text: &str) -> bool {
+    let is_scheme =
+        |scheme: &str| !scheme.is_empty() && scheme.bytes().all(|b| b.is_ascii_alphanumeric());
     text.split_once("://")
-        .is_some_and(|(scheme, _)| SCHEMES.contains(&scheme))
+        .is_some_and(|(scheme, _)| is_scheme(scheme))
 }
 
 /// A folder on object storage: a bucket, and what the names of its objects begin with.
@@ -53,7 +62,7 @@ pub struct Object {
     /// Below the folder that was listed.
     pub name: String,
     pub bytes: u64,
-    /// Changes when the object does.
+    /// Changes when the object does: its tag, or `@` and the time where the service gives none.
     pub version: String,
 }
 
@@ -83,7 +92,8 @@ fn runtime() -> &'static tokio::runtime::Runtime {
     static RUNTIME: OnceLock<tokio::runtime::Runtime> = OnceLock::new();
     RUNTIME.get_or_init(|| {
         tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
+            // Some of them wait for a disk, and the lock's beat must not.
+            .worker_threads(8)
             .thread_name("objects")
             .enable_all()
             .build()
@@ -177,7 +187,7 @@ impl Objects {
     }
 
     /// Writes an object whole, under a condition. None: it does not hold, and nothing was written. The bytes must be the writer's
-    /// alone: finding them there already, it knows that a request was carried out whose answer was lost.
+    /// alone: finding them there already, it knows that a request was carried out whose answer was lost. So it may be sent again.
     pub fn put_if(
         &self,
         name: &str,
@@ -185,29 +195,47 @@ impl Objects {
         condition: If,
     ) -> Result<Option<Version>, ObjectError> {
         let bytes: Bytes = bytes.into();
+        let begun = Instant::now();
+        loop {
+            match self.put_once(name, bytes.clone(), condition.clone()) {
+                Err(error) if error.may_pass() && begun.elapsed() < PATIENCE => {
+                    tracing::warn!("{error}; trying again");
+                    std::thread::sleep(PAUSE);
+                }
+                done => return done,
+            }
+        }
+    }
+
+    fn put_once(
+        &self,
+        name: &str,
+        bytes: Bytes,
+        condition: If,
+    ) -> Result<Option<Version>, ObjectError> {
         let (store, path) = (self.store.clone(), self.path(name)?);
+        let is_replaced = matches!(condition, If::Still(_));
         let options = PutOptions::from(match condition {
             If::Absent => PutMode::Create,
             If::Still(version) => PutMode::Update(version),
         });
         let payload = bytes.clone();
-        let put = wait(async move { store.put_opts(&path, payload.into(), options).await });
-        match put {
-            Ok(put) => Ok(Some(Version {
-                e_tag: put.e_tag,
-                version: put.version,
-            })),
+        match wait(async move { store.put_opts(&path, payload.into(), options).await }) {
+            Ok(put) => {
+                return Ok(Some(Version {
+                    e_tag: put.e_tag,
+                    version: put.version,
+                }));
+            }
             Err(
                 object_store::Error::AlreadyExists { .. }
-                | object_store::Error::Precondition { .. }
-                // Of an object to be replaced that is gone.
-                | object_store::Error::NotFound { .. },
-            ) => Ok(self
-                .get(name)?
-                .filter(|(there, _)| *there == bytes)
-                .map(|(_, version)| version)),
-            Err(error) => Err(self.failed(name)(error)),
+                | object_store::Error::Precondition { .. },
+            ) => {}
+            Err(object_store::Error::NotFound { .. }) if is_replaced => {}
+            Err(error) => return Err(self.failed(name)(error)),
         }
+        let there = self.get(name)?.filter(|(there, _)| *there == bytes);
+        Ok(there.map(|(_, version)| version))
     }
 
     /// All objects below, in order of their names, which is that of their bytes.
@@ -234,11 +262,13 @@ impl Objects {
     /// Names of the folders directly below, and of the objects.
     pub fn names(&self) -> Result<(Vec<String>, Vec<String>), ObjectError> {
         let (store, prefix) = (self.store.clone(), self.path("")?);
-        let listed = wait(async move { store.list_with_delimiter(Some(&prefix)).await });
+        let folder = prefix.clone();
+        let listed = wait(async move { store.list_with_delimiter(Some(&folder)).await });
         let listed = listed.map_err(self.failed(""))?;
         let last = |path: &Path| path.filename().unwrap_or_default().to_owned();
         let folders = listed.common_prefixes.iter().map(last).collect();
-        let objects = listed.objects.iter().map(|meta| last(&meta.location));
+        let below = listed.objects.iter().filter(|meta| meta.location != prefix);
+        let objects = below.map(|meta| last(&meta.location));
         Ok((folders, objects.collect()))
     }
 
@@ -268,11 +298,15 @@ impl Objects {
 }
 
 fn object(name: String, meta: &object_store::ObjectMeta) -> Object {
-    let changed = || meta.last_modified.to_rfc3339();
+    // Azure's listings have no quotes, its answers have.
+    let tag = meta
+        .e_tag
+        .as_ref()
+        .map(|tag| tag.trim_matches('"').to_owned());
     Object {
         name,
         bytes: meta.size,
-        version: meta.e_tag.clone().unwrap_or_else(changed),
+        version: tag.unwrap_or_else(|| format!("@{}", meta.last_modified.to_rfc3339())),
     }
 }
 
@@ -288,8 +322,10 @@ fn client(bucket: &str) -> Result<Arc<dyn ObjectStore>, ObjectError> {
     let of_tools = |(name, _): &(String, String)| VARIABLES.iter().any(|v| name.starts_with(v));
     let variables = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-    let (client, _) = parse_url_opts(&url, variables.filter(of_tools))
-        .map_err(|error| ObjectError::new(bucket, &error))?;
+    let patient = ("timeout".to_owned(), REQUEST.to_owned());
+    let options = std::iter::once(patient).chain(variables.filter(of_tools));
+    let (client, _) =
+        parse_url_opts(&url, options).map_err(|error| ObjectError::new(bucket, &error))?;
     let client: Arc<dyn ObjectStore> = client.into();
     clients.insert(bucket.to_owned(), client.clone());
     Ok(client)

@@ -13,15 +13,15 @@ use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt, WriteMulti
 use super::{Object, ObjectError, Objects, wait};
 
 /// Files on their way at once.
-pub const AT_ONCE: usize = 8;
+const AT_ONCE: usize = 4;
 
 /// Parts of one file on their way at once.
 const PARTS_AT_ONCE: usize = 4;
 
-/// Bytes of a part; smaller files go in one request.
-const PART: u64 = 16 << 20;
+/// Bytes of a part; smaller files go in one request. All parts on their way, and those being filled, take 160 MiB.
+const PART: u64 = 8 << 20;
 
-/// Amazon's limit is 10,000, so that the parts of files above 144 GiB are larger.
+/// Amazon's limit is 10,000, so that the parts of files above 70 GiB are larger.
 const MOST_PARTS: u64 = 9_000;
 
 impl Objects {
@@ -177,7 +177,7 @@ pub async fn read_range(
     let options = GetOptions {
         range: Some(GetRange::Bounded(range)),
         // A version that is a time is no tag.
-        if_match: version.ends_with('"').then_some(version),
+        if_match: (!version.starts_with('@')).then(|| format!("\"{version}\"")),
         ..GetOptions::default()
     };
     store.get_opts(path, options).await?.bytes().await

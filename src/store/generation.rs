@@ -39,6 +39,8 @@ pub struct Output {
     address: Option<String>,
     /// The connection to there, where one was needed.
     mirror: Option<Mirror>,
+    /// The generation that a reader has fetched, whatever is published meanwhile.
+    fetched: Option<u64>,
     /// For the one that may write what it mirrors.
     writing: Option<Writing>,
 }
@@ -104,31 +106,32 @@ impl Output {
             root: folder_of(output),
             address: address_of(output).map(str::to_owned),
             mirror: None,
+            fetched: None,
             writing: None,
         }
     }
 
     /// For readers: with the files of the published generation, if there is one, fetched from where the output is.
     pub fn fetch(output: &Path, files: Files) -> Result<Self, StoreError> {
-        Self::with_mirror(output, |mirror| mirror.fetch(None, files).map(|_| ()))
+        Self::with_mirror(output, |mirror| mirror.fetch(None, files))
     }
 
     /// With every file of a generation read again from where the output is; of the current one if none is named.
     pub fn fetch_anew(output: &Path, generation: Option<u64>) -> Result<Self, StoreError> {
-        Self::with_mirror(output, |mirror| mirror.fetch_anew(generation).map(|_| ()))
+        Self::with_mirror(output, |mirror| mirror.fetch_anew(generation))
     }
 
     /// With what describes its generations.
     pub fn fetch_descriptions(output: &Path) -> Result<Self, StoreError> {
-        Self::with_mirror(output, Mirror::fetch_descriptions)
+        Self::with_mirror(output, |mirror| mirror.fetch_descriptions().map(|()| None))
     }
 
     fn with_mirror(
         output: &Path,
-        fetch: impl FnOnce(&Mirror) -> Result<(), StoreError>,
+        fetch: impl FnOnce(&Mirror) -> Result<Option<u64>, StoreError>,
     ) -> Result<Self, StoreError> {
         let mut here = Self::new(output);
-        here.connect()?.map_or(Ok(()), fetch)?;
+        here.fetched = here.connect()?.map_or(Ok(None), fetch)?;
         Ok(here)
     }
 
@@ -147,12 +150,17 @@ impl Output {
 
     /// The published generation's number and folder.
     pub fn current(&self) -> Result<(u64, PathBuf), StoreError> {
-        let number = self.number()?.ok_or_else(|| self.nothing_published())?;
+        let number = match self.fetched {
+            Some(number) => number,
+            None => self.number()?.ok_or_else(|| self.nothing_published())?,
+        };
         Ok((number, self.folder(number)))
     }
 
     fn nothing_published(&self) -> StoreError {
-        let message = match self.generations().ok().and_then(|mut all| all.pop()) {
+        let is_whole = |number: &u64| !self.folder(*number).join(JOURNAL).exists();
+        let whole = self.generations().unwrap_or_default().into_iter();
+        let message = match whole.filter(is_whole).next_back() {
             Some(newest) => format!(
                 "CURRENT is missing; `intendex rollback --to {newest}` makes the newest generation current"
             ),
@@ -166,7 +174,11 @@ impl Output {
 
     /// The published generation, if there is one and it can be read. A warning says where there should be one.
     pub fn published(&self) -> Result<Option<Published>, StoreError> {
-        let Some(number) = self.number()? else {
+        let number = match self.fetched {
+            Some(number) => Some(number),
+            None => self.number()?,
+        };
+        let Some(number) = number else {
             if let Some(newest) = self.generations().ok().and_then(|mut all| all.pop()) {
                 tracing::warn!(
                     "{}: CURRENT is missing, so nothing is taken over from the generations that are here; \
@@ -297,9 +309,10 @@ impl Output {
         Ok(number)
     }
 
-    fn remove_abandoned(&self) -> Result<(), StoreError> {
+    /// Removes unfinished builds, but for one that has been published.
+    fn remove_abandoned(&self, published: Option<u64>) -> Result<(), StoreError> {
         if let Some(writing) = &self.writing {
-            writing.remove_unfinished(self.number()?, 0)?;
+            writing.remove_unfinished(published, 0)?;
         }
         ABANDONED
             .iter()
@@ -336,7 +349,7 @@ impl Writer {
             Some(journal) => journal,
             None => {
                 if restart {
-                    self.output.remove_abandoned()?;
+                    self.output.remove_abandoned(None)?;
                 }
                 self.set_aside(&folder, restart)?;
                 fs::create_dir_all(&folder).map_err(StoreError::io(&folder))?;
@@ -450,6 +463,10 @@ impl Building {
             Some(writing) => writing.flush()?,
             None => self.output.generations()?.last().map_or(1, |last| last + 1),
         };
+        if self.output.writing.is_some() {
+            // What another try of the same generation left.
+            remove_folder(&self.output.folder(number))?;
+        }
         rename(&self.folder(), &self.output.folder(number))?;
         self.finish(number)
     }
@@ -459,7 +476,7 @@ impl Building {
             writing.complete(number)?;
         }
         self.output.point_current_at(number)?;
-        self.output.remove_abandoned()?;
+        self.output.remove_abandoned(Some(number))?;
         Ok(number)
     }
 }

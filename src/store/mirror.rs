@@ -34,6 +34,8 @@ const CACHE: &str = "INTENDEX_CACHE";
 
 const GENERATIONS: &str = "generations";
 const JOURNAL: &str = "journal";
+/// The journal in the mirror.
+const LOCAL_JOURNAL: &str = "journal.ndjson";
 const CURRENT: &str = "CURRENT";
 const JOB: &str = "JOB";
 const LOCK: &str = "LOCK";
@@ -43,6 +45,12 @@ const CHECKSUMS: &str = "CHECKSUMS";
 
 /// Unfinished builds of other plans that stay, to be taken over, as in a folder.
 const MOST_UNFINISHED: usize = 3;
+
+/// Files of a finished generation that are sent between two looks at the lock.
+const BATCH: usize = 64;
+
+/// Bytes that are fetched without a word.
+const QUIET: u64 = 1 << 20;
 
 /// What of a generation is fetched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -145,8 +153,10 @@ impl Mirror {
             return Ok(None);
         };
         let text = String::from_utf8_lossy(&bytes);
-        let number = text.trim().parse().map_err(|_| {
-            let message = format!("`{}` is not a generation's number", text.trim());
+        // The second line makes each writing of it another.
+        let first = text.lines().next().unwrap_or_default().trim();
+        let number = first.parse().map_err(|_| {
+            let message = format!("`{first}` is not a generation's number");
             self.invalid(CURRENT, message)
         })?;
         Ok(Some((number, version)))
@@ -203,13 +213,38 @@ impl Mirror {
         Ok(Some(number))
     }
 
-    /// Fetches every object of a generation again, whatever the mirror has.
+    /// Fetches every object of a generation again, whatever the mirror has, and removes what is no object. Each file is replaced, so
+    /// that who has it open reads on.
     pub fn fetch_anew(&self, number: Option<u64>) -> Result<Option<u64>, StoreError> {
-        let current = self.current()?.map(|(number, _)| number);
-        if let Some(number) = number.or(current) {
-            remove_folder(&self.local(number))?;
+        let current = self.fetch_root()?.map(|(number, _)| number);
+        let Some(number) = number.or(current) else {
+            return Ok(None);
+        };
+        self.forget_another(number)?;
+        let (remote, local) = (self.generation(number), self.local(number));
+        let is_journal = |object: &Object| object.name.starts_with(&format!("{JOURNAL}/"));
+        let objects = remote
+            .list()?
+            .into_iter()
+            .filter(|object| !is_journal(object));
+        let files: Vec<(Object, PathBuf)> = objects
+            .map(|object| {
+                let path = local.join(&object.name);
+                (object, path)
+            })
+            .collect();
+        let names: HashSet<String> = files
+            .iter()
+            .map(|(object, _)| object.name.clone())
+            .collect();
+        remote.download(files)?;
+        for name in super::files_below(&local)? {
+            if !names.contains(&name) {
+                let path = local.join(&name);
+                fs::remove_file(&path).map_err(StoreError::io(&path))?;
+            }
         }
-        self.fetch(number, Files::All)
+        Ok(Some(number))
     }
 
     fn fetch_generation(&self, number: u64, files: Files) -> Result<(), StoreError> {
@@ -249,13 +284,14 @@ impl Mirror {
         let files: Vec<(Object, PathBuf)> = files.filter(missing).collect();
         if !files.is_empty() {
             let bytes: u64 = files.iter().map(|(object, _)| object.bytes).sum();
-            tracing::info!(
-                "fetching {} files, {} MB, of {} into {}",
-                files.len(),
-                bytes.div_ceil(1_000_000),
-                remote.address(""),
-                folder.display()
-            );
+            let (count, megabytes) = (files.len(), bytes.div_ceil(1_000_000));
+            let (from, to) = (remote.address(""), folder.display());
+            match bytes < QUIET {
+                true => tracing::debug!("fetching {count} files of {from} into {to}"),
+                false => {
+                    tracing::info!("fetching {count} files, {megabytes} MB, of {from} into {to}")
+                }
+            }
         }
         Ok(remote.download(files)?)
     }
@@ -270,22 +306,28 @@ impl Mirror {
         };
         let local = self.local(number);
         let known = local.with_extension("version");
-        if fs::read_to_string(&known).is_ok_and(|version| version == found.version) {
-            return Ok(());
+        let is_another = match fs::read_to_string(&known) {
+            Ok(version) if version == found.version => return Ok(()),
+            Ok(_) => true,
+            // Either nothing of it is here yet, or what a build had finished, and another has finished in its place.
+            Err(_) => local.join(LOCAL_JOURNAL).exists(),
+        };
+        if is_another {
+            remove_folder(&local)?;
         }
-        remove_folder(&local)?;
         fs::write(&known, found.version).map_err(StoreError::io(&known))
     }
 
     /// For `intendex generations`: what says what they are, of all.
     pub fn fetch_descriptions(&self) -> Result<(), StoreError> {
         self.fetch_root()?;
-        self.mirror_published().map(|_| ())
+        self.mirror_published(&|folder| !folder.join(LOCAL_JOURNAL).exists())
+            .map(|_| ())
     }
 
     /// Makes the mirror's numbered folders those of the generations that are published; returns the numbers of those that are
-    /// not, in order.
-    fn mirror_published(&self) -> Result<Vec<u64>, StoreError> {
+    /// not, in order. Of folders whose generation is gone, those go that may.
+    fn mirror_published(&self, may_go: &dyn Fn(&Path) -> bool) -> Result<Vec<u64>, StoreError> {
         let current = self.current()?.map(|(number, _)| number);
         let (mut published, mut unfinished) = (HashSet::new(), Vec::new());
         for number in self.numbers()? {
@@ -293,6 +335,8 @@ impl Mirror {
                 unfinished.push(number);
             } else if self.has(number, MANIFEST)? {
                 self.fetch_generation(number, Files::Description)?;
+                // All that is left of a writer killed behind its last step.
+                let _ = fs::remove_file(self.local(number).join(LOCAL_JOURNAL));
                 published.insert(number);
             }
         }
@@ -304,7 +348,7 @@ impl Mirror {
                 .and_then(|name| name.to_str()?.parse().ok());
             let gone = number.filter(|number| !published.contains(number));
             // That of a writer killed in publication stays: see `Adopted`.
-            if gone.is_some_and(|number| !unfinished.contains(&number)) {
+            if gone.is_some_and(|number| !unfinished.contains(&number)) && may_go(&path) {
                 remove_folder(&path)?;
                 let _ = fs::remove_file(path.with_extension("version"));
             }
@@ -415,7 +459,7 @@ impl Writing {
                 .put_if(JOB, format!("{job}\n").into_bytes(), If::Absent)?;
         }
         let current = mirror.fetch_root()?.map(|(_, version)| version);
-        let unfinished = mirror.mirror_published()?;
+        let unfinished = mirror.mirror_published(&|_| true)?;
         let adopted = mirror.adopt(building)?;
         Ok(Self {
             mirror,
@@ -488,11 +532,16 @@ impl Writing {
         let sending = self.sending().filter(|sending| sending.number == number);
         let sent = sending.map(|sending| sending.sent()).unwrap_or_default();
         let files = super::files_below(&folder)?;
-        let is_file = |name: &String| ![CHECKSUMS, "journal.ndjson"].contains(&name.as_str());
+        let is_file = |name: &String| ![CHECKSUMS, LOCAL_JOURNAL].contains(&name.as_str());
         let files: HashSet<String> = files.into_iter().filter(is_file).collect();
         let missing = files.iter().filter(|name| !sent.contains(*name));
         let missing = missing.map(|name| (folder.join(name), name.clone()));
-        remote.upload(missing.collect())?;
+        let missing: Vec<(PathBuf, String)> = missing.collect();
+        for batch in missing.chunks(BATCH) {
+            self.lease.make_sure()?;
+            remote.upload(batch.to_vec())?;
+        }
+        self.lease.make_sure()?;
         let is_left = |name: &String| {
             !files.contains(name) && name != CHECKSUMS && !name.starts_with(&format!("{JOURNAL}/"))
         };
@@ -512,10 +561,10 @@ impl Writing {
 
     /// Publishes: readers see the generation before or this one.
     pub fn point_current_at(&self, number: u64) -> Result<(), StoreError> {
-        self.lease.check()?;
+        self.lease.make_sure()?;
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         let condition = current.clone().map_or(If::Absent, If::Still);
-        let bytes = format!("{number}\n").into_bytes();
+        let bytes = format!("{number}\n{:016x}\n", rand::random::<u64>()).into_bytes();
         match self.mirror.objects.put_if(CURRENT, bytes, condition)? {
             Some(version) => *current = Some(version),
             None => {
@@ -547,6 +596,17 @@ impl Writing {
     /// Removes a generation; returns the bytes it had. First goes what makes it one, and then what makes it an unfinished one, so that
     /// half of it is never taken for the whole.
     pub fn remove(&self, number: u64) -> Result<u64, StoreError> {
+        self.lease.make_sure()?;
+        if self
+            .mirror
+            .current()?
+            .is_some_and(|(current, _)| current == number)
+        {
+            let message = "is the current generation, and stays".to_owned();
+            return Err(self
+                .mirror
+                .invalid(&format!("{GENERATIONS}/{number}"), message));
+        }
         let bytes = self.mirror.bytes(number)?;
         let remote = self.mirror.generation(number);
         for first in [MANIFEST.to_owned(), first_piece()] {
@@ -567,6 +627,24 @@ impl Writing {
         Ok(bytes)
     }
 
+    /// Refuses to go to a generation of which the storage has not all.
+    pub fn check_published(&self, number: u64) -> Result<(), StoreError> {
+        let is_whole = self.mirror.has(number, CHECKSUMS)?;
+        let is_current = self
+            .mirror
+            .current()?
+            .is_some_and(|(current, _)| current == number);
+        if is_whole && (is_current || !self.mirror.has(number, &first_piece())?) {
+            return Ok(());
+        }
+        let message =
+            "was never published; run its build again, which sends the rest and publishes it"
+                .to_owned();
+        Err(self
+            .mirror
+            .invalid(&format!("{GENERATIONS}/{number}"), message))
+    }
+
     /// Bytes of unfinished builds.
     pub fn unfinished_bytes(&self) -> Result<u64, StoreError> {
         let numbers = self.unfinished.iter();
@@ -575,10 +653,18 @@ impl Writing {
 }
 
 impl Mirror {
-    /// Refuses what something else has written. A job's name is checked again under the lock, in the mirror.
+    /// Refuses what something else or another job has written. It is looked at again under the lock, in the mirror.
     fn check_owner(&self, job: Option<&str>) -> Result<(), StoreError> {
-        if self.objects.look_at(JOB)?.is_some() {
-            return Ok(());
+        if let Some((owner, _)) = self.objects.get(JOB)? {
+            let owner = String::from_utf8_lossy(&owner).trim().to_owned();
+            return match job {
+                Some(job) if job != owner => Err(StoreError::OtherJob {
+                    path: self.objects.address("").into(),
+                    owner,
+                    job: job.into(),
+                }),
+                _ => Ok(()),
+            };
         }
         let (folders, names) = self.objects.names()?;
         let is_empty = folders.is_empty() && names.iter().all(|name| name == LOCK);
@@ -607,7 +693,7 @@ impl Mirror {
             self.invalid(&format!("{GENERATIONS}/{number}/{JOURNAL}"), message)
         })?;
         let has_all = |folder: &Path| {
-            let own = fs::read_to_string(folder.join("journal.ndjson")).unwrap_or_default();
+            let own = fs::read_to_string(folder.join(LOCAL_JOURNAL)).unwrap_or_default();
             let own: HashSet<&str> = own.lines().collect();
             lines.iter().all(|line| own.contains(line.as_str()))
         };
@@ -623,7 +709,7 @@ impl Mirror {
             let objects = remote.list()?.into_iter().filter(is_dataset);
             self.download(&remote, objects, building)?;
             // Last, as it says that all else is there.
-            let journal = building.join("journal.ndjson");
+            let journal = building.join(LOCAL_JOURNAL);
             fs::create_dir_all(building).map_err(StoreError::io(building))?;
             let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
             fs::write(&journal, text).map_err(StoreError::io(&journal))?;

@@ -123,6 +123,9 @@ impl Writer {
         if !manifest.exists() {
             return Err(self.invalid(format!("there is no generation {target}")));
         }
+        if let Some(writing) = &self.output.writing {
+            writing.check_published(target)?;
+        }
         let published = self.output.generation(target, read_json(&manifest)?);
         if let Some(difference) = published.difference()? {
             tracing::warn!("{difference}; `intendex verify` checks the rest");

@@ -7,7 +7,7 @@
 use std::{
     fs, io,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
         mpsc::{self, RecvTimeoutError},
     },
@@ -42,10 +42,15 @@ struct Holder {
     beat: u64,
 }
 
+/// Age of the last beat from which the lock may be another's.
+const STALE: Duration = Duration::from_secs(30);
+
 #[derive(Debug)]
 pub struct Lease {
     objects: Objects,
+    nonce: u64,
     is_lost: Arc<AtomicBool>,
+    last_beat: Arc<Mutex<Instant>>,
     stop: Option<mpsc::Sender<()>>,
     beating: Option<JoinHandle<()>>,
 }
@@ -53,16 +58,22 @@ pub struct Lease {
 impl Lease {
     pub fn take(objects: &Objects) -> Result<Self, StoreError> {
         let mut holder = Holder::this();
+        let nonce = holder.nonce;
         let version = holder.acquire(objects)?;
         let is_lost = Arc::new(AtomicBool::new(false));
+        let last_beat = Arc::new(Mutex::new(Instant::now()));
         let (stop, stopped) = mpsc::channel();
-        let (lost, remote) = (is_lost.clone(), objects.clone());
+        let (lost, last, remote) = (is_lost.clone(), last_beat.clone(), objects.clone());
         let beat = move || {
             let mut version = version;
+            holder.beat += 1;
             while stopped.recv_timeout(BEAT) == Err(RecvTimeoutError::Timeout) {
-                holder.beat += 1;
                 match remote.put_if(LOCK, holder.bytes(), If::Still(version.clone())) {
-                    Ok(Some(next)) => version = next,
+                    Ok(Some(next)) => {
+                        version = next;
+                        holder.beat += 1;
+                        *last.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+                    }
                     Ok(None) => {
                         lost.store(true, Ordering::SeqCst);
                         return;
@@ -75,17 +86,40 @@ impl Lease {
         let beating = thread::Builder::new().name("lease".into()).spawn(beat);
         Ok(Self {
             objects: objects.clone(),
+            nonce,
             is_lost,
+            last_beat,
             stop: Some(stop),
             beating: Some(beating.map_err(StoreError::io(LOCK.as_ref()))?),
         })
     }
 
-    /// Fails if another process has taken over.
+    /// Fails if another process has taken over. Where the last beat is long ago, the storage is asked.
     pub fn check(&self) -> Result<(), StoreError> {
-        match self.is_lost.load(Ordering::SeqCst) {
-            false => Ok(()),
-            true => Err(StoreError::Invalid {
+        let last = *self
+            .last_beat
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let is_ours = !self.is_lost.load(Ordering::SeqCst)
+            && (last.elapsed() < STALE || self.is_ours_there()?);
+        self.judge(is_ours)
+    }
+
+    /// Fails if the storage does not have this process's lock now: before what cannot be taken back.
+    pub fn make_sure(&self) -> Result<(), StoreError> {
+        self.judge(self.is_ours_there()?)
+    }
+
+    fn is_ours_there(&self) -> Result<bool, StoreError> {
+        let there = self.objects.get(LOCK)?;
+        let holder = there.and_then(|(bytes, _)| serde_json::from_slice::<Holder>(&bytes).ok());
+        Ok(holder.is_some_and(|holder| holder.nonce == self.nonce))
+    }
+
+    fn judge(&self, is_ours: bool) -> Result<(), StoreError> {
+        match is_ours {
+            true => Ok(()),
+            false => Err(StoreError::Invalid {
                 path: self.objects.address(LOCK).into(),
                 message: "another process has taken over, as this one was not heard of; it goes on with what was done here".into(),
             }),
@@ -99,8 +133,8 @@ impl Drop for Lease {
         if let Some(beating) = self.beating.take() {
             let _ = beating.join();
         }
-        if !self.is_lost.load(Ordering::SeqCst) {
-            // One that stays is found to be of an ended process.
+        // One that stays is found to be of an ended process.
+        if self.is_ours_there().unwrap_or(false) {
             let _ = self.objects.remove(&[LOCK.to_owned()]);
         }
     }

@@ -67,6 +67,7 @@ impl Sending {
         let (lines, received) = mpsc::channel();
         let state = Arc::new(Mutex::new(State::default()));
         let post = Post {
+            lease: lease.clone(),
             remote: remote.clone(),
             folder: folder.to_owned(),
             writer: format!("{{\"writer\":{}}}\n", rand::random::<u64>()),
@@ -144,6 +145,7 @@ impl Sending {
 
     /// Sends files of the generation now, those that are not sent yet; returns the generation's address.
     pub fn offer(&self, files: &[PathBuf]) -> Result<String, StoreError> {
+        self.lease.check()?;
         let name = |file: &PathBuf| {
             let name = file.strip_prefix(&self.folder).unwrap_or(file);
             (file.clone(), name.to_string_lossy().into_owned())
@@ -198,6 +200,7 @@ fn names(generation: &Path, file: &Path) -> Result<Vec<String>, StoreError> {
 }
 
 struct Post {
+    lease: Arc<Lease>,
     remote: Objects,
     folder: PathBuf,
     writer: String,
@@ -231,7 +234,9 @@ impl Post {
         let files = sent
             .iter()
             .map(|name| (self.folder.join(name), name.clone()));
+        self.lease.check()?;
         self.remote.upload(files.collect())?;
+        self.lease.check()?;
         let lines = batch.iter().map(|(line, _)| format!("{line}\n"));
         let text = self.writer.clone() + &lines.collect::<String>();
         let name = format!("{JOURNAL}/{}", piece(self.pieces));
