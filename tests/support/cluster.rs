@@ -13,6 +13,8 @@ use crate::common::Place;
 pub struct Cluster<'a> {
     place: &'a Place,
     port: u16,
+    /// Where executors tell the scheduler of their tasks.
+    pub host: &'static str,
     pub scheduler: Option<Process>,
     pub executors: Vec<Process>,
 }
@@ -31,6 +33,7 @@ impl<'a> Cluster<'a> {
         let mut cluster = Self {
             place,
             port: ports(1),
+            host: "127.0.0.1",
             scheduler: None,
             executors: Vec::new(),
         };
@@ -42,7 +45,7 @@ impl<'a> Cluster<'a> {
     /// Starts the scheduler, or another one in its place.
     pub fn schedule(&mut self) {
         let listen = format!("127.0.0.1:{}", self.port);
-        let arguments = ["scheduler", "--listen", &listen];
+        let arguments = ["scheduler", "--listen", &listen, "--host", self.host];
         self.scheduler = None;
         let folder = self.place.path("");
         self.scheduler = Some(start(self.place, &folder, &arguments, "scheduler"));
