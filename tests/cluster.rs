@@ -4,6 +4,8 @@
 #[path = "support/cluster.rs"]
 mod cluster;
 mod common;
+#[path = "support/server.rs"]
+mod server;
 #[path = "support/storage.rs"]
 mod storage;
 
@@ -153,6 +155,62 @@ fn a_scheduler_that_comes_back_is_found() {
     assert_same(&place, "out", &local);
 }
 
+/// The message of a task's end goes where nobody listens, as when the network fails at that moment.
+#[test]
+fn an_end_that_is_not_heard_is_told_again() {
+    let place = place();
+    let set = "engine.shard_documents=12";
+    place.build_expecting(0, &["--set", "output.path=local", "--set", set]);
+    let local = datasets(&place.path("local"));
+    let mut cluster = Cluster::start(&place, 0);
+    cluster.host = "127.0.0.9";
+    cluster.schedule();
+    cluster.join(&place.path(""));
+    let output = place.build(&["--set", &cluster.setting(), "--set", set]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{said}\n{}", logs(&place));
+    assert!(logs(&place).contains("its end is told again"));
+    assert_same(&place, "out", &local);
+}
+
+/// However it ends, its executors stop within the batch that they are at, and are there for the next build.
+#[test]
+fn a_build_that_ends_takes_its_shards_back() {
+    let place = place();
+    let server = server::Server::start();
+    server.refuse("no document has this");
+    server.answer_after(Duration::from_millis(300));
+    let cluster = Cluster::start(&place, 2);
+    let generator = format!(
+        "models.generator={{ model = \"m\", server = \"{}\", concurrency = 1 }}",
+        server.base
+    );
+    let set = [
+        &generator,
+        "engine.shard_documents=12",
+        "intents.enabled=false",
+    ];
+    let set: Vec<&str> = set.iter().flat_map(|set| ["--set", set]).collect();
+    let setting = cluster.setting();
+    let arguments = [&["build", "job.toml", "--set", &setting], &set[..]].concat();
+    for signal in [libc::SIGINT, libc::SIGKILL] {
+        let before = server.asked();
+        let build = start(&place, &place.path(""), &arguments, "build");
+        wait_until(&place, || server.asked() > before + 2);
+        // SAFETY: a signal to a process of this test.
+        assert_eq!(unsafe { libc::kill(build.0.id() as i32, signal) }, 0);
+        end(build);
+        thread::sleep(Duration::from_secs(2));
+        let asked = server.asked();
+        thread::sleep(Duration::from_secs(2));
+        assert_eq!(server.asked(), asked, "{}", logs(&place));
+        assert!(asked < before + 24);
+    }
+    server.answer_after(Duration::ZERO);
+    let output = place.run(&arguments);
+    assert_eq!(output.status.code(), Some(0), "{}", logs(&place));
+}
+
 #[test]
 fn an_executor_without_the_model_is_named() {
     let place = place();
@@ -232,8 +290,7 @@ fn executors_are_killed_at_any_moment_of_a_real_corpus() {
 
 /// Waits until a part of this dataset is written.
 fn wait_for(place: &Place, dataset: &str) {
-    let start = Instant::now();
-    let there = || {
+    wait_until(place, || {
         let files = walkdir::WalkDir::new(place.path("out"))
             .into_iter()
             .flatten();
@@ -241,8 +298,12 @@ fn wait_for(place: &Place, dataset: &str) {
             let path = file.path().display().to_string();
             path.contains(&format!("{dataset}/part-")) && path.ends_with(".parquet")
         })
-    };
-    while !there() {
+    });
+}
+
+fn wait_until(place: &Place, is_so: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !is_so() {
         assert!(
             start.elapsed() < Duration::from_secs(120),
             "{}",

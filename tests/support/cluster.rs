@@ -15,6 +15,8 @@ pub struct Cluster<'a> {
     /// Variables of its processes.
     environment: Vec<(&'static str, String)>,
     port: u16,
+    /// Where executors tell the scheduler of their tasks.
+    pub host: &'static str,
     pub scheduler: Option<Process>,
     pub executors: Vec<Process>,
 }
@@ -42,6 +44,7 @@ impl<'a> Cluster<'a> {
             place,
             environment,
             port: ports(1),
+            host: "127.0.0.1",
             scheduler: None,
             executors: Vec::new(),
         };
@@ -53,7 +56,7 @@ impl<'a> Cluster<'a> {
     /// Starts the scheduler, or another one in its place.
     pub fn schedule(&mut self) {
         let listen = format!("127.0.0.1:{}", self.port);
-        let arguments = ["scheduler", "--listen", &listen];
+        let arguments = ["scheduler", "--listen", &listen, "--host", self.host];
         self.scheduler = None;
         let folder = self.place.path("");
         self.scheduler = Some(self.process(&folder, &arguments, "scheduler"));

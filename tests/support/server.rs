@@ -1,16 +1,25 @@
-//! A generator on loopback that answers every prompt with a question, but for those with a word in them.
+//! A generator on loopback that answers every prompt with a question, but for those with a word in them; slowly, if wanted.
+
+// Tests use some of it.
+#![allow(dead_code)]
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
     net::{TcpListener, TcpStream},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
     thread,
+    time::Duration,
 };
 
 pub struct Server {
     /// Its URL.
     pub base: String,
     refused: Arc<Mutex<String>>,
+    asked: Arc<AtomicU64>,
+    milliseconds: Arc<AtomicU64>,
 }
 
 impl Server {
@@ -18,13 +27,37 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let base = format!("http://{}/v1", listener.local_addr().unwrap());
         let refused = Arc::new(Mutex::new(String::new()));
-        let word = refused.clone();
+        let server = Self {
+            base,
+            refused,
+            asked: Arc::default(),
+            milliseconds: Arc::default(),
+        };
+        let (word, asked) = (server.refused.clone(), server.asked.clone());
+        let milliseconds = server.milliseconds.clone();
         thread::spawn(move || {
             for stream in listener.incoming() {
-                answer(stream.unwrap(), &word.lock().unwrap());
+                asked.fetch_add(1, Ordering::SeqCst);
+                let word = word.lock().unwrap().clone();
+                let wait = Duration::from_millis(milliseconds.load(Ordering::SeqCst));
+                thread::spawn(move || {
+                    thread::sleep(wait);
+                    answer(stream.unwrap(), &word);
+                });
             }
         });
-        Self { base, refused }
+        server
+    }
+
+    /// From now on each answer takes so long.
+    pub fn answer_after(&self, wait: Duration) {
+        let wait = wait.as_millis() as u64;
+        self.milliseconds.store(wait, Ordering::SeqCst);
+    }
+
+    /// How often it has been asked.
+    pub fn asked(&self) -> u64 {
+        self.asked.load(Ordering::SeqCst)
     }
 
     /// From now on prompts with this word are bad requests.

@@ -6,10 +6,10 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-use ballista_core::error::BallistaError;
+use ballista_core::{error::BallistaError, ids::new_instance_id};
 use ballista_executor::executor_process::{ExecutorProcessConfig, start_executor_process};
 
-use super::{MESSAGE_BYTES, codec::Codec};
+use super::{MESSAGE_BYTES, codec::Codec, link::Link, task::Tasks};
 
 /// Ballista ends an executor whose scheduler has not answered five of these.
 pub const HEARTBEAT_SECONDS: u64 = 10;
@@ -61,7 +61,11 @@ pub async fn serve(options: Options) -> Result<(), BallistaError> {
     let _ = PLACE.set(place);
     let (scheduler_host, scheduler_port) = options.scheduler;
     let work = options.work.map(|folder| folder.display().to_string());
+    let executor_id = new_instance_id();
+    let url = format!("http://{scheduler_host}:{scheduler_port}");
+    let link = Link::new(url, executor_id.clone()).map_err(BallistaError::TonicError)?;
     let config = ExecutorProcessConfig {
+        executor_id,
         bind_host: options.address.ip().to_string(),
         external_host: Some(options.host),
         port: options.address.port(),
@@ -78,6 +82,7 @@ pub async fn serve(options: Options) -> Result<(), BallistaError> {
         grpc_max_decoding_message_size: MESSAGE_BYTES,
         grpc_max_encoding_message_size: MESSAGE_BYTES,
         override_physical_codec: Some(Arc::new(Codec::default())),
+        override_execution_engine: Some(Arc::new(Tasks::new(options.tasks, link))),
         ..ExecutorProcessConfig::default()
     };
     start_executor_process(Arc::new(config)).await

@@ -18,7 +18,7 @@ use datafusion::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::executor;
+use super::{executor, stop::Stoppable};
 use crate::{
     engine::{
         EngineError, build,
@@ -235,7 +235,7 @@ impl Loaded {
             true => topics::read(&definition.generation).map_err(|e| failed(&e))?,
             false => Default::default(),
         };
-        let progress: Arc<dyn Progress> = Arc::new(());
+        let progress: Arc<dyn Progress> = Arc::new(Stoppable);
         let all = functions::all(
             &self.job,
             &self.fingerprints,
