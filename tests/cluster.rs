@@ -195,7 +195,7 @@ fn a_build_that_ends_takes_its_shards_back() {
     let arguments = [&["build", "job.toml", "--set", &setting], &set[..]].concat();
     for signal in [libc::SIGINT, libc::SIGKILL] {
         let before = server.asked();
-        let build = start(&place, &place.path(""), &arguments, "build");
+        let build = start(&place, &place.path(""), &arguments, "build", &[]);
         wait_until(&place, || server.asked() > before + 2);
         // SAFETY: a signal to a process of this test.
         assert_eq!(unsafe { libc::kill(build.0.id() as i32, signal) }, 0);
