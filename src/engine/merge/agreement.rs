@@ -1,6 +1,6 @@
-//! Whether indexes can be merged: what their rows and scores depend on must be the same, and no document be in two of them.
+//! Whether indexes were built alike: what their rows and scores depend on must be the same.
 
-use std::collections::{BTreeMap, HashMap, hash_map::Entry};
+use std::collections::BTreeMap;
 
 use arrow::{array::RecordBatchReader, datatypes::FieldRef};
 use serde_json::{Value, json};
@@ -8,11 +8,7 @@ use serde_json::{Value, json};
 use super::Input;
 use crate::{
     engine::{EngineError, build::stages, fingerprint::content, stage::Stage, topics},
-    store::{
-        Dataset, Manifest,
-        dataset::{column_of_texts, read_part},
-        manifest::FORMAT,
-    },
+    store::{Dataset, Manifest, dataset::read_part, manifest::FORMAT},
 };
 
 /// Refuses inputs that were not built alike.
@@ -98,39 +94,6 @@ fn difference(a: &Value, b: &Value) -> Option<String> {
             below => format!("{key}.{below}"),
         })
     })
-}
-
-/// Refuses a document that is in two inputs. Holds a hash of 16 bytes for each.
-pub fn check_documents(inputs: &[Input]) -> Result<(), EngineError> {
-    let mut seen: HashMap<[u8; 16], usize> = HashMap::new();
-    let (mut twice, mut count) = (None, 0u64);
-    for (number, input) in inputs.iter().enumerate() {
-        for part in 0..input.parts {
-            let path = Dataset::Documents.part(&input.published.folder, part);
-            for id in column_of_texts(&path, "doc_id")? {
-                let mut hash = [0; 16];
-                hash.copy_from_slice(&blake3::hash(id.as_bytes()).as_bytes()[..16]);
-                match seen.entry(hash) {
-                    Entry::Vacant(entry) => _ = entry.insert(number),
-                    Entry::Occupied(entry) => {
-                        count += 1;
-                        twice.get_or_insert((id, *entry.get(), number));
-                    }
-                }
-            }
-        }
-    }
-    let Some((id, first, second)) = twice else {
-        return Ok(());
-    };
-    let [first, second] = [first, second].map(|number| inputs[number].output.display());
-    let more = match count {
-        1 => String::new(),
-        count => format!("; {} more documents are in two", count - 1),
-    };
-    Err(EngineError::Refused(format!(
-        "document `{id}` is in {first} and in {second}{more}; each must be in one of the indexes that are merged"
-    )))
 }
 
 #[cfg(test)]
