@@ -86,7 +86,7 @@ test: setup models $(VENV)/.complete $(S3_SERVER) ## everything that must pass, 
 test-cluster: setup $(S3_SERVER) ## a Ballista cluster of real processes; compiles Ballista
 	INTENDEX_S3_SERVER=$(S3_SERVER) cargo test --features cluster --test cluster
 
-test-cluster-kills: setup ## one of three executors killed ten times, 2,000 documents; needs INTENDEX_EVAL_DATA
+test-cluster-kills: setup ## one of three executors killed ten times, 2,000 documents; as root in network namespaces; needs INTENDEX_EVAL_DATA
 	cargo test --features cluster --test cluster -- --ignored --nocapture
 
 test-incremental: setup ## 1% of 5,000 documents changed; needs INTENDEX_EVAL_DATA

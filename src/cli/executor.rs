@@ -39,6 +39,14 @@ pub struct ExecutorArgs {
         env = "INTENDEX_EXECUTOR_DEVICE"
     )]
     pub device: String,
+    /// Jobs whose models are kept at once, where builds of several jobs take turns: their memory adds up.
+    #[arg(
+        long,
+        value_name = "N",
+        default_value = "1",
+        env = "INTENDEX_EXECUTOR_JOBS"
+    )]
+    pub jobs: NonZeroUsize,
     /// Folder for results until they are fetched; default: one for temporary files.
     #[arg(long, value_name = "FOLDER", env = "INTENDEX_EXECUTOR_WORK")]
     pub work: Option<PathBuf>,
@@ -62,6 +70,7 @@ pub fn run(args: ExecutorArgs) -> anyhow::Result<ExitStatus> {
         tasks: args.tasks.map_or(usual, NonZeroUsize::get),
         work: args.work,
         device: args.device,
+        jobs: args.jobs.get(),
     };
     let runtime = tokio::runtime::Runtime::new()?;
     runtime.block_on(executor::serve(options))?;

@@ -3,6 +3,7 @@
 
 mod agreement;
 mod datasets;
+mod documents;
 
 use std::{
     collections::BTreeMap,
@@ -89,7 +90,7 @@ pub fn merge(
     let inputs = outputs.iter().map(|output| Input::open(output));
     let inputs: Vec<Input> = inputs.collect::<Result<_, _>>()?;
     agreement::check(&inputs)?;
-    agreement::check_documents(&inputs)?;
+    documents::check(&inputs, into)?;
     let first = inputs[0].manifest();
     let name = name.unwrap_or(&first.job);
     let header = Header {

@@ -7,18 +7,24 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use crate::common::Place;
+use crate::{
+    common::Place,
+    network::{Machine, Network},
+};
 
 /// A scheduler and executors, ended when this goes.
 pub struct Cluster<'a> {
     place: &'a Place,
     /// Variables of its processes.
     environment: Vec<(&'static str, String)>,
+    /// The scheduler's machine and port, and the name that executors know it by.
+    machine: Machine,
     port: u16,
-    /// Where executors tell the scheduler of their tasks.
-    pub host: &'static str,
+    pub host: String,
     pub scheduler: Option<Process>,
     pub executors: Vec<Process>,
+    /// Where each process has a machine of its own.
+    network: Option<Network>,
 }
 
 pub struct Process(pub Child);
@@ -40,13 +46,32 @@ impl<'a> Cluster<'a> {
         executors: usize,
         environment: Vec<(&'static str, String)>,
     ) -> Self {
+        Self::on(None, place, executors, environment)
+    }
+
+    /// With a network namespace for each process, where the system allows it.
+    pub fn start_apart(place: &'a Place, executors: usize) -> Self {
+        let network = Network::new();
+        let network = network.inspect_err(|e| println!("NO NETWORK NAMESPACES, ON LOOPBACK: {e}"));
+        Self::on(network.ok(), place, executors, Vec::new())
+    }
+
+    fn on(
+        network: Option<Network>,
+        place: &'a Place,
+        executors: usize,
+        environment: Vec<(&'static str, String)>,
+    ) -> Self {
+        let machine = machine(network.as_ref());
         let mut cluster = Self {
             place,
             environment,
             port: ports(1),
-            host: "127.0.0.1",
+            host: machine.address.clone(),
+            machine,
             scheduler: None,
             executors: Vec::new(),
+            network,
         };
         cluster.schedule();
         (0..executors).for_each(|_| _ = cluster.join(&place.path("")));
@@ -55,16 +80,18 @@ impl<'a> Cluster<'a> {
 
     /// Starts the scheduler, or another one in its place.
     pub fn schedule(&mut self) {
-        let listen = format!("127.0.0.1:{}", self.port);
-        let arguments = ["scheduler", "--listen", &listen, "--host", self.host];
+        let listen = format!("{}:{}", self.machine.address, self.port);
+        let arguments = ["scheduler", "--listen", &listen, "--host", &self.host];
         self.scheduler = None;
         let folder = self.place.path("");
-        self.scheduler = Some(self.process(&folder, &arguments, "scheduler"));
+        let scheduler = self.process(&self.machine, &folder, &arguments, "scheduler");
+        self.scheduler = Some(scheduler);
     }
 
     /// Starts an executor in this folder, and gives its address.
     pub fn join(&mut self, folder: &Path) -> String {
-        let listen = format!("127.0.0.1:{}", ports(2));
+        let machine = machine(self.network.as_ref());
+        let listen = format!("{}:{}", machine.address, ports(2));
         let url = self.url();
         let arguments = [
             "executor",
@@ -76,17 +103,19 @@ impl<'a> Cluster<'a> {
             "1",
         ];
         let log = format!("executor-{}", listen.replace(':', "-"));
-        let executor = self.process(folder, &arguments, &log);
+        let executor = self.process(&machine, folder, &arguments, &log);
         self.executors.push(executor);
         listen
     }
 
-    fn process(&self, folder: &Path, arguments: &[&str], log: &str) -> Process {
-        start(self.place, folder, arguments, log, &self.environment)
+    fn process(&self, machine: &Machine, folder: &Path, arguments: &[&str], log: &str) -> Process {
+        let mut command = machine.command(&assert_cmd::cargo::cargo_bin("intendex"));
+        command.envs(self.environment.iter().cloned());
+        run(command, self.place, folder, arguments, log)
     }
 
     fn url(&self) -> String {
-        format!("df://127.0.0.1:{}", self.port)
+        format!("df://{}:{}", self.machine.address, self.port)
     }
 
     /// The setting of a job that runs here.
@@ -95,20 +124,35 @@ impl<'a> Cluster<'a> {
     }
 }
 
+/// Another machine of a network, or this one.
+fn machine(network: Option<&Network>) -> Machine {
+    network.map_or_else(Machine::here, |network| network.machine().unwrap())
+}
+
 /// Starts the program in a folder; what it says goes to a log of this name in the place.
-pub fn start(
+pub fn start(place: &Place, folder: &Path, arguments: &[&str], log: &str) -> Process {
+    let program = assert_cmd::cargo::cargo_bin("intendex");
+    run(
+        Machine::here().command(&program),
+        place,
+        folder,
+        arguments,
+        log,
+    )
+}
+
+fn run(
+    mut command: Command,
     place: &Place,
     folder: &Path,
     arguments: &[&str],
     log: &str,
-    environment: &[(&'static str, String)],
 ) -> Process {
     let log = place.path(&format!("{log}.log"));
     let log = fs::File::options().create(true).append(true).open(log);
-    let child = Command::new(assert_cmd::cargo::cargo_bin("intendex"))
+    let child = command
         .current_dir(folder)
         .args(arguments)
-        .envs(environment.iter().cloned())
         .stdout(Stdio::null())
         .stderr(log.unwrap())
         .spawn();

@@ -31,12 +31,15 @@ pub struct Options {
     pub work: Option<PathBuf>,
     /// Where models run, as `models.device` in a job.
     pub device: String,
+    /// Jobs whose models are kept.
+    pub jobs: usize,
 }
 
 /// What the functions of this process know of it.
 struct Place {
     name: String,
     device: String,
+    jobs: usize,
 }
 
 static PLACE: OnceLock<Place> = OnceLock::new();
@@ -51,16 +54,24 @@ pub fn device() -> &'static str {
     PLACE.get().map_or("auto", |place| &place.device)
 }
 
+/// Jobs whose models this process keeps at once.
+pub fn jobs() -> usize {
+    PLACE.get().map_or(1, |place| place.jobs)
+}
+
 /// Serves until the process is ended.
 pub async fn serve(options: Options) -> Result<(), BallistaError> {
     let place = Place {
         name: format!("{}:{}", options.host, options.address.port()),
         device: options.device,
+        jobs: options.jobs,
     };
     // An error means that the process serves already.
     let _ = PLACE.set(place);
     let (scheduler_host, scheduler_port) = options.scheduler;
-    let work = options.work.map(|folder| folder.display().to_string());
+    // Ballista's own is gone before it is used.
+    let temporary = tempfile::tempdir()?;
+    let work = options.work.as_deref().unwrap_or(temporary.path());
     let executor_id = new_instance_id();
     let url = format!("http://{scheduler_host}:{scheduler_port}");
     let link = Link::new(url, executor_id.clone()).map_err(BallistaError::TonicError)?;
@@ -74,7 +85,7 @@ pub async fn serve(options: Options) -> Result<(), BallistaError> {
         scheduler_port,
         scheduler_connect_timeout_seconds: CONNECT_SECONDS,
         vcores: options.tasks,
-        work_dir: work,
+        work_dir: Some(work.display().to_string()),
         executor_heartbeat_interval_seconds: HEARTBEAT_SECONDS,
         // The scheduler has results removed that a build has fetched. What is left over goes after Ballista's usual week: a task's own
         // files count as left over, too, when they have not changed for so long.

@@ -4,7 +4,7 @@ use std::{
     env, fmt,
     hash::{Hash, Hasher},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     thread,
     time::Duration,
 };
@@ -171,7 +171,7 @@ impl ScalarUDFImpl for Remote {
     }
 }
 
-/// The functions of the job that this process works for; another job's take their place, and their models.
+/// The functions of a job that this process works for, and their models.
 struct Loaded {
     job: Job,
     models: Models,
@@ -180,19 +180,21 @@ struct Loaded {
 }
 
 fn function(definition: &Definition) -> Result<Arc<ScalarUDF>> {
-    static LOADED: OnceLock<Mutex<Option<Loaded>>> = OnceLock::new();
-    let loaded = LOADED.get_or_init(Mutex::default);
-    let mut loaded = loaded.lock().unwrap_or_else(PoisonError::into_inner);
-    if loaded
-        .as_ref()
-        .is_none_or(|loaded| loaded.job != definition.job)
-    {
-        // The memory of another job's models may be needed.
-        *loaded = None;
-        *loaded = Some(Loaded::new(&definition.job).map_err(|e| failed(&e))?);
-    }
-    let current = loaded.as_mut().expect("set above");
-    current.function(definition)
+    /// The one used last is last.
+    static LOADED: Mutex<Vec<Loaded>> = Mutex::new(Vec::new());
+    let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut current = match loaded.iter().position(|own| own.job == definition.job) {
+        Some(at) => loaded.remove(at),
+        None => {
+            // The memory of another job's models may be needed.
+            let many = (loaded.len() + 1).saturating_sub(executor::jobs());
+            loaded.drain(..many);
+            Loaded::new(&definition.job).map_err(|e| failed(&e))?
+        }
+    };
+    let function = current.function(definition);
+    loaded.push(current);
+    function
 }
 
 /// Begins every error of a function.

@@ -101,15 +101,17 @@ impl Drop for Followed {
 
 /// A job that is still being planned is not cancelled by being told so.
 async fn cancel(ballista: Arc<Ballista>, job_id: String) {
-    let asked = || {
-        let job_id = job_id.clone();
-        ballista.get_job_status(Request::new(GetJobStatusParams { job_id }))
-    };
-    while asked().await.is_ok_and(|told| is_running(told.get_ref())) {
+    loop {
         if let Err(error) = ballista.cancel_job(job_id.clone().into()).await {
             tracing::warn!("job {job_id} is not cancelled: {error}");
         }
         tokio::time::sleep(AGAIN).await;
+        let job_id = job_id.clone();
+        let asked = Request::new(GetJobStatusParams { job_id });
+        let told = ballista.get_job_status(asked).await;
+        if !told.is_ok_and(|told| is_running(told.get_ref())) {
+            return;
+        }
     }
 }
 

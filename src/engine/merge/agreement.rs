@@ -1,21 +1,14 @@
-//! Whether indexes can be merged: what their rows and scores depend on must be the same, and no document be in two of them.
+//! Whether indexes were built alike: what their rows and scores depend on must be the same.
 
 use std::collections::BTreeMap;
 
-use arrow::{
-    array::{AsArray, RecordBatchReader},
-    datatypes::{FieldRef, Int64Type},
-};
-use datafusion::{error::DataFusionError, prelude::SessionContext};
-use futures::StreamExt;
+use arrow::{array::RecordBatchReader, datatypes::FieldRef};
 use serde_json::{Value, json};
-use tokio::runtime::Runtime;
 
 use super::Input;
 use crate::{
-    corpus,
-    engine::{EngineError, build::stages, fingerprint::content, stage::Stage, table, topics},
-    store::{Dataset, Manifest, StoreError, dataset::read_part, manifest::FORMAT},
+    engine::{EngineError, build::stages, fingerprint::content, stage::Stage, topics},
+    store::{Dataset, Manifest, dataset::read_part, manifest::FORMAT},
 };
 
 /// Refuses inputs that were not built alike.
@@ -101,83 +94,6 @@ fn difference(a: &Value, b: &Value) -> Option<String> {
             below => format!("{key}.{below}"),
         })
     })
-}
-
-/// Refuses a document that is in two inputs. What does not fit `engine.memory_mib` of the first input's job is spilled.
-pub fn check_documents(inputs: &[Input]) -> Result<(), EngineError> {
-    let engine = &inputs[0].manifest().parameters.engine;
-    let spill = engine.spill.clone().filter(|folder| folder.is_dir());
-    let folder = spill.unwrap_or_else(std::env::temp_dir);
-    let scratch = tempfile::tempdir_in(&folder).map_err(StoreError::io(&folder))?;
-    let ctx = corpus::session(engine, scratch.path()).map_err(failed())?;
-    let runtime = Runtime::new().map_err(EngineError::Runtime)?;
-    let Some(twice) = runtime.block_on(find_twice(&ctx, inputs))? else {
-        return Ok(());
-    };
-    let [first, second] = twice.inputs.map(|number| inputs[number].output.display());
-    let more = match twice.documents {
-        1 => String::new(),
-        count => format!("; {} more documents are in two", count - 1),
-    };
-    Err(EngineError::Refused(format!(
-        "document `{}` is in {first} and in {second}{more}; each must be in one of the indexes that are merged",
-        twice.id
-    )))
-}
-
-/// Documents that are in two inputs.
-struct Twice {
-    documents: u64,
-    /// The first by its id, and two inputs that have it.
-    id: String,
-    inputs: [usize; 2],
-}
-
-fn failed() -> impl FnOnce(DataFusionError) -> EngineError {
-    EngineError::during("the search for documents that are in two indexes")
-}
-
-async fn find_twice(ctx: &SessionContext, inputs: &[Input]) -> Result<Option<Twice>, EngineError> {
-    let mut all = Vec::new();
-    for (number, input) in inputs.iter().enumerate() {
-        let documents = input.published.folder.join(Dataset::Documents.folder());
-        let table = format!("documents_{number}");
-        let registered = table::register(ctx, &table, &documents, &[]).await;
-        registered.map_err(failed())?;
-        all.push(format!(
-            "SELECT doc_id, CAST({number} AS BIGINT) AS input FROM {table}"
-        ));
-    }
-    let statement = format!(
-        "SELECT doc_id, min(input), max(input) FROM ({}) GROUP BY doc_id HAVING min(input) < max(input)",
-        all.join(" UNION ALL ")
-    );
-    let found = ctx.sql(&statement).await.map_err(failed())?;
-    let mut found = found.execute_stream().await.map_err(failed())?;
-    let mut twice: Option<Twice> = None;
-    while let Some(batch) = found.next().await {
-        let batch = batch.map_err(failed())?;
-        let ids = batch.column(0).as_string::<i32>();
-        let [first, last] = [1, 2].map(|c| batch.column(c).as_primitive::<Int64Type>());
-        for i in 0..batch.num_rows() {
-            let known = twice.take();
-            let documents = known.as_ref().map_or(0, |known| known.documents) + 1;
-            let earlier = known.filter(|known| known.id.as_str() < ids.value(i));
-            let this = || Twice {
-                documents,
-                id: ids.value(i).to_owned(),
-                inputs: [first, last].map(|input| input.value(i) as usize),
-            };
-            twice = Some(match earlier {
-                Some(earlier) => Twice {
-                    documents,
-                    ..earlier
-                },
-                None => this(),
-            });
-        }
-    }
-    Ok(twice)
 }
 
 #[cfg(test)]
