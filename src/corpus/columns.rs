@@ -41,10 +41,11 @@ pub fn footers(corpus: &Corpus) -> Result<(Vec<CorpusFile>, Schema), CorpusError
     Ok((files, columns.unwrap_or_else(Schema::empty)))
 }
 
+/// A file's rows and columns.
+type Footer = Result<(u64, Schema), CorpusError>;
+
 /// Rows and columns of each file. Many are read at once, as each waits for its storage.
-fn footers_of(
-    files: &[CorpusFile],
-) -> Result<Vec<Result<(u64, Schema), CorpusError>>, CorpusError> {
+fn footers_of(files: &[CorpusFile]) -> Result<Vec<Footer>, CorpusError> {
     let read = |file: &CorpusFile| {
         let source = Source::open(file)?;
         let footer = open(&file.path, &source).map_err(|error| source.blame(error));

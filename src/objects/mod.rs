@@ -29,7 +29,7 @@ pub use file::ObjectFile;
 /// How long a request may take: one that carries a part of a file over a slow line takes long.
 const REQUEST: &str = "300 seconds";
 
-/// How long a conditional write is tried again, which `object_store` does not do after every failure.
+/// How long a write is tried again beyond what `object_store` does: its ten times may be over in seconds.
 const PATIENCE: Duration = Duration::from_secs(180);
 const PAUSE: Duration = Duration::from_secs(2);
 

@@ -5,12 +5,13 @@ use std::{
     io::{Read, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
     sync::Arc,
+    time::Instant,
 };
 
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt, WriteMultipart};
 
-use super::{Object, ObjectError, Objects, wait};
+use super::{Object, ObjectError, Objects, PATIENCE, PAUSE, wait};
 
 /// Files on their way at once.
 const AT_ONCE: usize = 4;
@@ -31,7 +32,7 @@ impl Objects {
         wait(async move {
             let uploads = files
                 .into_iter()
-                .map(|(file, name)| upload(objects.clone(), file, name));
+                .map(|(file, name)| upload_patiently(objects.clone(), file, name));
             stream::iter(uploads)
                 .buffer_unordered(AT_ONCE)
                 .try_for_each(|()| async { Ok(()) })
@@ -70,6 +71,24 @@ impl Objects {
         let path = folder.path().join("object");
         self.download(vec![(object, path.clone())])?;
         File::open(&path).map_err(local)
+    }
+}
+
+/// Waits for a server that is away for a while: a build has hours behind it.
+async fn upload_patiently(
+    objects: Objects,
+    file: PathBuf,
+    name: String,
+) -> Result<(), ObjectError> {
+    let begun = Instant::now();
+    loop {
+        match upload(objects.clone(), file.clone(), name.clone()).await {
+            Err(error) if error.may_pass() && begun.elapsed() < PATIENCE => {
+                tracing::warn!("{error}; trying again");
+                tokio::time::sleep(PAUSE).await;
+            }
+            done => return done,
+        }
     }
 }
 

@@ -159,8 +159,11 @@ impl Output {
 
     fn nothing_published(&self) -> StoreError {
         let is_whole = |number: &u64| !self.folder(*number).join(JOURNAL).exists();
-        let whole = self.generations().unwrap_or_default().into_iter();
-        let message = match whole.filter(is_whole).next_back() {
+        // A mirror may have more than what it mirrors, which has been removed.
+        let is_output = self.root.join("JOB").exists();
+        let numbers = self.generations().unwrap_or_default().into_iter();
+        let newest = numbers.rev().find(is_whole).filter(|_| is_output);
+        let message = match newest {
             Some(newest) => format!(
                 "CURRENT is missing; `intendex rollback --to {newest}` makes the newest generation current"
             ),

@@ -77,10 +77,10 @@ impl Files {
                     Dataset::Scores,
                     Dataset::Selection,
                 ];
-                let is_dataset = Dataset::ALL.iter().any(|dataset| of(dataset));
+                let is_dataset = Dataset::ALL.iter().any(of);
                 read.iter().any(of) || (!is_dataset && !name.ends_with(".ciff.gz"))
             }
-            Files::Datasets => is_description || Dataset::ALL.iter().any(|dataset| of(dataset)),
+            Files::Datasets => is_description || Dataset::ALL.iter().any(of),
             Files::All => true,
         }
     }
@@ -483,7 +483,9 @@ impl Writing {
         let adopted = self.adopted.as_ref().filter(same);
         let keep = adopted.map(|adopted| adopted.number);
         self.remove_unfinished(keep, if restart { 0 } else { MOST_UNFINISHED })?;
-        if let Some((current, _)) = self.mirror.current()? {
+        if let Some((current, _)) = self.mirror.current()?
+            && self.mirror.has(current, MANIFEST)?
+        {
             self.mirror.fetch_generation(current, Files::Datasets)?;
         }
         let number = match keep {
@@ -619,7 +621,10 @@ impl Writing {
     /// Removes what removals left that were killed; returns its bytes.
     pub fn remove_leftovers(&self) -> Result<u64, StoreError> {
         let mut bytes = 0;
-        for number in self.mirror.numbers()? {
+        let current = self.mirror.current()?.map(|(number, _)| number);
+        let numbers = self.mirror.numbers()?.into_iter();
+        // The current one without its manifest is damaged, and for `verify` and a new build.
+        for number in numbers.filter(|number| current != Some(*number)) {
             if !self.mirror.has(number, MANIFEST)? && !self.mirror.has(number, &first_piece())? {
                 bytes += self.remove(number)?;
             }

@@ -47,7 +47,8 @@ pub struct Removed {
 impl Output {
     /// All generations, oldest first.
     pub fn history(&self) -> Result<Vec<Generation>, StoreError> {
-        if !self.root.join(GENERATIONS).is_dir() {
+        let is_mirror_of_nothing = self.mirror.is_some() && !self.root.join("JOB").exists();
+        if is_mirror_of_nothing || !self.root.join(GENERATIONS).is_dir() {
             return Err(StoreError::Invalid {
                 path: self.place(),
                 message: "no output of `intendex build` is here".into(),

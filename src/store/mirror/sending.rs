@@ -33,12 +33,15 @@ struct Of {
     shard: Option<usize>,
 }
 
+/// A line, and the files that it speaks of.
+type Recorded = (String, Vec<PathBuf>);
+
 pub struct Sending {
     pub number: u64,
     remote: Objects,
     wrote: Wrote,
     lease: Arc<Lease>,
-    lines: Mutex<Option<mpsc::Sender<(String, Vec<PathBuf>)>>>,
+    lines: Mutex<Option<mpsc::Sender<Recorded>>>,
     thread: Mutex<Option<JoinHandle<()>>>,
     state: Arc<Mutex<State>>,
     folder: PathBuf,
@@ -208,7 +211,7 @@ struct Post {
 }
 
 impl Post {
-    fn run(mut self, lines: &mpsc::Receiver<(String, Vec<PathBuf>)>, state: &Mutex<State>) {
+    fn run(mut self, lines: &mpsc::Receiver<Recorded>, state: &Mutex<State>) {
         while let Ok(first) = lines.recv() {
             let batch: Vec<_> = std::iter::once(first).chain(lines.try_iter()).collect();
             match self.send(&batch) {
@@ -226,7 +229,7 @@ impl Post {
         }
     }
 
-    fn send(&mut self, batch: &[(String, Vec<PathBuf>)]) -> Result<Vec<String>, StoreError> {
+    fn send(&mut self, batch: &[Recorded]) -> Result<Vec<String>, StoreError> {
         let mut sent = Vec::new();
         for file in batch.iter().flat_map(|(_, files)| files) {
             sent.extend(names(&self.folder, file)?);
