@@ -19,7 +19,7 @@ use datafusion::{
     prelude::SessionConfig,
 };
 use futures::future::{Either, select};
-use tokio::{runtime::Handle, sync::Semaphore, task::spawn_blocking};
+use tokio::{runtime::Builder, sync::Semaphore, task::spawn_blocking};
 
 use super::{
     function::{self, failed},
@@ -97,9 +97,11 @@ impl QueryStageExecutor for Task {
         let attempt = attempt(&ctx);
         let stop = Stop::default();
         let _stopped_with_this = stop.on_drop();
-        let (ballista, runtime) = (self.ballista.clone(), Handle::current());
+        let ballista = self.ballista.clone();
+        // What Ballista spawns stays on the thread, with a runtime of its own.
         let work = spawn_blocking(move || {
             let _slot = slot;
+            let runtime = Builder::new_current_thread().enable_all().build()?;
             stop.during(|| runtime.block_on(ballista.execute_query_stage(task, ctx)))
         });
         let gone = Box::pin(self.link.until_gone(&self.job));
