@@ -8,7 +8,7 @@ use std::{
     collections::BTreeMap,
     fs,
     path::Path,
-    process::{Command, Output, Stdio},
+    process::{Child, Command, Output, Stdio},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -58,6 +58,13 @@ impl Machine<'_> {
         let output = format!("output.path={}", self.storage.address("out"));
         let arguments = ["build", "job.toml", "--set", &corpus, "--set", &output];
         arguments.map(str::to_owned).into()
+    }
+
+    fn start_build(&self) -> Child {
+        let mut build = self.command(&[]);
+        let build = build.args(self.build_arguments());
+        let build = build.stdout(Stdio::piped()).stderr(Stdio::piped());
+        build.spawn().unwrap()
     }
 
     fn build(&self) -> String {
@@ -351,12 +358,7 @@ fn of_two_writers_one_publishes() {
     place.write_job(MORE);
     storage.put(&place.path("corpus.parquet"), "corpus/c.parquet");
     let slow = machine(&place, &storage, "slow");
-    let mut stopped = slow.command(&[]);
-    let stopped = stopped
-        .args(slow.build_arguments())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    let stopped = stopped.spawn().unwrap();
+    let stopped = slow.start_build();
     let pid = stopped.id().to_string();
     let signal = |name: &str| {
         assert!(
@@ -392,6 +394,58 @@ fn of_two_writers_one_publishes() {
     );
 }
 
+/// A server that is away for longer than a lock is believed: the build waits, and goes on.
+#[test]
+fn a_build_outlives_an_outage() {
+    let Some(mut storage) = Storage::start() else {
+        return;
+    };
+    let place = Place::new(&documents());
+    write_random_corpus(&place, 60);
+    place.write_job(MORE);
+    place.build_expecting(0, &[]);
+    storage.put(&place.path("corpus.parquet"), "corpus/c.parquet");
+    let build = machine(&place, &storage, "here").start_build();
+    while !storage.path("out/generations/1/journal").exists() {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    storage.down();
+    std::thread::sleep(Duration::from_secs(35));
+    storage.up();
+    let output = build.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", told(&output));
+    assert!(told(&output).contains("trying again"));
+    check(&place, &storage);
+}
+
+/// What was lost is not made worse, and what can be mended is.
+#[test]
+fn a_lost_manifest_and_a_damaged_current_are_survived() {
+    let Some(storage) = Storage::start() else {
+        return;
+    };
+    let place = Place::new(&documents());
+    place.write_job(MORE);
+    storage.put(&place.path("corpus.parquet"), "corpus/c.parquet");
+    let here = machine(&place, &storage, "here");
+    here.build();
+    let (out, first) = (storage.address("out"), storage.path("out/generations/1"));
+    let manifest = fs::read(first.join("manifest.json")).unwrap();
+    fs::remove_file(first.join("manifest.json")).unwrap();
+    here.fail(&["gc", &out, "--keep", "1"]);
+    assert!(!datasets(&first).is_empty());
+    assert!(here.build().contains("published generation 2"));
+    here.succeed(&["gc", &out, "--keep", "1"]);
+    assert!(!datasets(&first).is_empty());
+
+    fs::write(first.join("manifest.json"), manifest).unwrap();
+    fs::write(storage.path("out/CURRENT"), "two").unwrap();
+    let said = here.fail(&["search", &out, "tides"]);
+    assert!(said.contains("rollback"), "{said}");
+    here.succeed(&["rollback", &out, "--to", "1"]);
+    assert!(here.succeed(&["search", &out, "tides"]).contains("tides#"));
+}
+
 #[test]
 fn a_writer_at_work_is_left_alone() {
     let Some(storage) = Storage::start() else {
@@ -408,12 +462,7 @@ fn a_writer_at_work_is_left_alone() {
     };
     hold(0);
     let here = machine(&place, &storage, "here");
-    let mut build = here.command(&[]);
-    let build = build
-        .args(here.build_arguments())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    let build = build.spawn().unwrap();
+    let build = here.start_build();
     std::thread::sleep(Duration::from_secs(3));
     hold(1);
     let said = told(&build.wait_with_output().unwrap());

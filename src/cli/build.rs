@@ -133,9 +133,8 @@ fn line(job: &Job, summary: &Summary) -> String {
 fn watch_signals(console: &Console, output: &Path, restart: bool) -> std::io::Result<()> {
     let number = |output: Output| output.current().ok().map(|(number, _)| number);
     // What is wrong with it, the build says.
-    let before = Output::fetch(output, Files::Description)
-        .ok()
-        .and_then(number);
+    let fetched = Output::fetch(output, Files::Description);
+    let before = number(fetched.unwrap_or_else(|_| Output::new(output)));
     let output = output.to_owned();
     let current = move || number(Output::new(&output));
     let again = match restart {

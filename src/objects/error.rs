@@ -12,7 +12,8 @@ pub struct ObjectError {
     pub address: String,
     pub message: String,
     remedy: Option<&'static str>,
-    may_pass: bool,
+    /// It may have been the network or the server.
+    pub may_pass: bool,
 }
 
 impl ObjectError {
@@ -53,20 +54,11 @@ impl ObjectError {
         }
     }
 
-    /// Whether it may have been the network or the server.
-    pub fn may_pass(&self) -> bool {
-        self.may_pass
-    }
-
-    /// An address that cannot be one.
-    pub fn address(address: &str, message: &str) -> Self {
-        Self::told(address, message.to_owned())
-    }
-
-    pub fn told(address: &str, message: String) -> Self {
+    /// What no server said.
+    pub fn told(address: &str, message: impl Into<String>) -> Self {
         Self {
             address: address.to_owned(),
-            message,
+            message: message.into(),
             remedy: None,
             may_pass: false,
         }

@@ -20,7 +20,7 @@ use parquet::{
     },
 };
 
-use super::{Object, ObjectError, Objects, runtime, transfer::read_range, wait};
+use super::{Object, ObjectError, Objects, patiently, runtime, transfer::read_range, wait};
 
 const BLOCK: u64 = 4 << 20;
 
@@ -136,10 +136,7 @@ impl Inner {
             Block::Here(bytes) => bytes,
             Block::Coming(receiver) => receiver.recv().unwrap_or_else(|_| {
                 let address = self.objects.address(&self.object.name);
-                Err(ObjectError::told(
-                    &address,
-                    "the request was given up".into(),
-                ))
+                Err(ObjectError::told(&address, "the request was given up"))
             })?,
         };
         if let Some(next) = next
@@ -162,20 +159,23 @@ impl Inner {
         Block::Coming(receiver)
     }
 
+    /// It has been listed, so that it is there, and a server that does not answer may be away for a while.
     fn fetch(
         &self,
         range: Range<u64>,
     ) -> impl Future<Output = Result<Bytes, ObjectError>> + Send + use<> {
-        let store = self.objects.store.clone();
-        let (path, version) = (self.path.clone(), self.object.version.clone());
-        let failed = self.objects.failed(&self.object.name);
+        let (objects, path) = (self.objects.clone(), self.path.clone());
+        let object = self.object.clone();
         async move {
             if range.is_empty() {
                 return Ok(Bytes::new());
             }
-            read_range(&*store, &path, range, version)
-                .await
-                .map_err(failed)
+            let read = || async {
+                let version = object.version.clone();
+                let read = read_range(&*objects.store, &path, range.clone(), version).await;
+                read.map_err(objects.failed(&object.name))
+            };
+            patiently(read).await
         }
     }
 }

@@ -17,7 +17,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures::TryStreamExt;
+use futures::{StreamExt, TryStreamExt, stream};
 use object_store::{
     ObjectStore, ObjectStoreExt, PutMode, PutOptions, UpdateVersion, parse_url_opts, path::Path,
 };
@@ -29,7 +29,7 @@ pub use file::ObjectFile;
 /// How long a request may take: one that carries a part of a file over a slow line takes long.
 const REQUEST: &str = "300 seconds";
 
-/// How long a write is tried again beyond what `object_store` does: its ten times may be over in seconds.
+/// How long a build's request is tried again beyond what `object_store` does: its ten times may be over in seconds.
 const PATIENCE: Duration = Duration::from_secs(180);
 const PAUSE: Duration = Duration::from_secs(2);
 
@@ -107,13 +107,13 @@ impl Objects {
         let (scheme, rest) = address.split_once("://").unwrap_or_default();
         let (bucket, folder) = rest.split_once('/').unwrap_or((rest, ""));
         if !SCHEMES.contains(&scheme) || bucket.is_empty() {
-            return Err(ObjectError::address(
+            return Err(ObjectError::told(
                 address,
                 "an address is s3://, gs:// or az://, a bucket or container, and a path in it",
             ));
         }
         if bucket.contains(['@', ':']) {
-            return Err(ObjectError::address(
+            return Err(ObjectError::told(
                 &format!("{scheme}://…"),
                 "credentials and accounts do not belong in an address, which is shown and written down; set the variables of the \
                  service's tools (AWS_ACCESS_KEY_ID, AZURE_STORAGE_ACCOUNT_NAME, …)",
@@ -121,7 +121,7 @@ impl Objects {
         }
         let bucket = format!("{scheme}://{bucket}");
         let folder = folder.trim_matches('/').to_owned();
-        Path::parse(&folder).map_err(|error| ObjectError::address(address, &error.to_string()))?;
+        Path::parse(&folder).map_err(|error| ObjectError::told(address, &error.to_string()))?;
         Ok(Self {
             store: client(&bucket)?,
             bucket,
@@ -139,7 +139,7 @@ impl Objects {
     fn path(&self, name: &str) -> Result<Path, ObjectError> {
         let full = format!("{}/{name}", self.folder);
         let failed = |error: object_store::path::Error| {
-            ObjectError::address(&self.address(name), &error.to_string())
+            ObjectError::told(&self.address(name), &error.to_string())
         };
         Path::parse(full.trim_matches('/')).map_err(failed)
     }
@@ -160,16 +160,27 @@ impl Objects {
 
     /// An object's bytes and version; None: there is none.
     pub fn get(&self, name: &str) -> Result<Option<(Bytes, Version)>, ObjectError> {
-        let (store, path) = (self.store.clone(), self.path(name)?);
-        let got = wait(async move {
-            let got = store.get(&path).await?;
+        let (own, name) = (self.clone(), name.to_owned());
+        wait(async move { own.read(&name).await })
+    }
+
+    /// The same, of a server that may be away for a while.
+    pub fn get_patiently(&self, name: &str) -> Result<Option<(Bytes, Version)>, ObjectError> {
+        let (own, name) = (self.clone(), name.to_owned());
+        wait(async move { patiently(|| own.read(&name)).await })
+    }
+
+    async fn read(&self, name: &str) -> Result<Option<(Bytes, Version)>, ObjectError> {
+        let path = self.path(name)?;
+        let read = async {
+            let got = self.store.get(&path).await?;
             let version = Version {
                 e_tag: got.meta.e_tag.clone(),
                 version: got.meta.version.clone(),
             };
             Ok((got.bytes().await?, version))
-        });
-        match got {
+        };
+        match read.await {
             Ok(found) => Ok(Some(found)),
             Err(object_store::Error::NotFound { .. }) => Ok(None),
             Err(error) => Err(self.failed(name)(error)),
@@ -194,33 +205,23 @@ impl Objects {
         bytes: impl Into<Bytes>,
         condition: If,
     ) -> Result<Option<Version>, ObjectError> {
-        let bytes: Bytes = bytes.into();
-        let begun = Instant::now();
-        loop {
-            match self.put_once(name, bytes.clone(), condition.clone()) {
-                Err(error) if error.may_pass() && begun.elapsed() < PATIENCE => {
-                    tracing::warn!("{error}; trying again");
-                    std::thread::sleep(PAUSE);
-                }
-                done => return done,
-            }
-        }
+        let (own, name, bytes) = (self.clone(), name.to_owned(), bytes.into());
+        wait(async move { patiently(|| own.write_if(&name, &bytes, &condition)).await })
     }
 
-    fn put_once(
+    async fn write_if(
         &self,
         name: &str,
-        bytes: Bytes,
-        condition: If,
+        bytes: &Bytes,
+        condition: &If,
     ) -> Result<Option<Version>, ObjectError> {
-        let (store, path) = (self.store.clone(), self.path(name)?);
-        let is_replaced = matches!(condition, If::Still(_));
+        let path = self.path(name)?;
         let options = PutOptions::from(match condition {
             If::Absent => PutMode::Create,
-            If::Still(version) => PutMode::Update(version),
+            If::Still(version) => PutMode::Update(version.clone()),
         });
-        let payload = bytes.clone();
-        match wait(async move { store.put_opts(&path, payload.into(), options).await }) {
+        let put = self.store.put_opts(&path, bytes.clone().into(), options);
+        match put.await {
             Ok(put) => {
                 return Ok(Some(Version {
                     e_tag: put.e_tag,
@@ -231,11 +232,12 @@ impl Objects {
                 object_store::Error::AlreadyExists { .. }
                 | object_store::Error::Precondition { .. },
             ) => {}
-            Err(object_store::Error::NotFound { .. }) if is_replaced => {}
+            Err(object_store::Error::NotFound { .. }) if matches!(condition, If::Still(_)) => {}
             Err(error) => return Err(self.failed(name)(error)),
         }
-        let there = self.get(name)?.filter(|(there, _)| *there == bytes);
-        Ok(there.map(|(_, version)| version))
+        let there = self.read(name).await?;
+        let own = there.filter(|(there, _)| there == bytes);
+        Ok(own.map(|(_, version)| version))
     }
 
     /// All objects below, in order of their names, which is that of their bytes.
@@ -274,26 +276,37 @@ impl Objects {
 
     /// Removes objects; one that is gone already is no error.
     pub fn remove(&self, names: &[String]) -> Result<(), ObjectError> {
-        let paths: Vec<Path> = names
-            .iter()
-            .map(|name| self.path(name))
-            .collect::<Result<_, _>>()?;
+        let paths = names.iter().map(|name| self.path(name));
+        let paths: Vec<Path> = paths.collect::<Result<_, _>>()?;
         let store = self.store.clone();
         let removed = wait(async move {
-            let paths = futures::stream::iter(paths.into_iter().map(Ok));
-            let removed = store.delete_stream(Box::pin(paths));
-            let gone =
-                |error: &object_store::Error| matches!(error, object_store::Error::NotFound { .. });
-            use futures::StreamExt;
-            removed
-                .filter(|result| {
-                    let keep = !matches!(result, Err(error) if gone(error));
-                    async move { keep }
-                })
-                .try_for_each(|_| async { Ok(()) })
-                .await
+            let paths = stream::iter(paths.into_iter().map(Ok)).boxed();
+            let mut removed = store.delete_stream(paths);
+            while let Some(result) = removed.next().await {
+                match result {
+                    Ok(_) | Err(object_store::Error::NotFound { .. }) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            Ok(())
         });
         removed.map_err(self.failed(""))
+    }
+}
+
+/// Tries again while it may be the network or the server.
+async fn patiently<T, F: Future<Output = Result<T, ObjectError>>>(
+    mut work: impl FnMut() -> F,
+) -> Result<T, ObjectError> {
+    let begun = Instant::now();
+    loop {
+        match work().await {
+            Err(error) if error.may_pass && begun.elapsed() < PATIENCE => {
+                tracing::warn!("{error}; trying again");
+                tokio::time::sleep(PAUSE).await;
+            }
+            done => return done,
+        }
     }
 }
 
@@ -318,7 +331,7 @@ fn client(bucket: &str) -> Result<Arc<dyn ObjectStore>, ObjectError> {
     if let Some(client) = clients.get(bucket) {
         return Ok(client.clone());
     }
-    let url = Url::parse(bucket).map_err(|e| ObjectError::address(bucket, &e.to_string()))?;
+    let url = Url::parse(bucket).map_err(|e| ObjectError::told(bucket, &e.to_string()))?;
     let of_tools = |(name, _): &(String, String)| VARIABLES.iter().any(|v| name.starts_with(v));
     let variables = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));

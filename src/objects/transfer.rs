@@ -5,13 +5,12 @@ use std::{
     io::{Read, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
     sync::Arc,
-    time::Instant,
 };
 
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt, WriteMultipart};
 
-use super::{Object, ObjectError, Objects, PATIENCE, PAUSE, wait};
+use super::{Object, ObjectError, Objects, patiently, wait};
 
 /// Files on their way at once.
 const AT_ONCE: usize = 4;
@@ -26,47 +25,32 @@ const PART: u64 = 8 << 20;
 const MOST_PARTS: u64 = 9_000;
 
 impl Objects {
-    /// Writes files as objects of these names. An object is there whole or not at all.
+    /// Writes files as objects of these names. An object is there whole or not at all. A server may be away for a while: a build has
+    /// hours behind it.
     pub fn upload(&self, files: Vec<(PathBuf, String)>) -> Result<(), ObjectError> {
         let objects = self.clone();
-        wait(async move {
-            let uploads = files
-                .into_iter()
-                .map(|(file, name)| upload_patiently(objects.clone(), file, name));
-            stream::iter(uploads)
-                .buffer_unordered(AT_ONCE)
-                .try_for_each(|()| async { Ok(()) })
-                .await
-        })
+        let send = move |(file, name): (PathBuf, String)| {
+            let objects = objects.clone();
+            async move { patiently(|| upload(objects.clone(), file.clone(), name.clone())).await }
+        };
+        some_at_once(files.into_iter().map(send))
     }
 
     /// Reads objects into files, each under a temporary name in its folder until it is whole. The folders are made.
     pub fn download(&self, files: Vec<(Object, PathBuf)>) -> Result<(), ObjectError> {
         let objects = self.clone();
-        wait(async move {
-            let downloads = files
-                .into_iter()
-                .map(|(object, file)| download(objects.clone(), object, file));
-            stream::iter(downloads)
-                .buffer_unordered(AT_ONCE)
-                .try_for_each(|()| async { Ok(()) })
-                .await
-        })
+        let fetch = move |(object, file)| download(objects.clone(), object, file);
+        some_at_once(files.into_iter().map(fetch))
     }
-}
 
-impl Objects {
-    /// A copy of the object at this very address, as a file that goes when it is closed.
-    pub fn copy(&self) -> Result<File, ObjectError> {
+    /// The object at this very address, fetched into a file that goes when it is closed.
+    pub fn open_file(&self) -> Result<File, ObjectError> {
+        let address = self.address("");
         let local = |error: std::io::Error| {
-            ObjectError::told(
-                &self.address(""),
-                format!("no copy can be made here: {error}"),
-            )
+            ObjectError::told(&address, format!("cannot be fetched: {error}"))
         };
         let object = self.look_at("")?;
-        let object =
-            object.ok_or_else(|| ObjectError::told(&self.address(""), "not there".into()))?;
+        let object = object.ok_or_else(|| ObjectError::told(&address, "not there"))?;
         let folder = tempfile::tempdir().map_err(local)?;
         let path = folder.path().join("object");
         self.download(vec![(object, path.clone())])?;
@@ -74,22 +58,12 @@ impl Objects {
     }
 }
 
-/// Waits for a server that is away for a while: a build has hours behind it.
-async fn upload_patiently(
-    objects: Objects,
-    file: PathBuf,
-    name: String,
-) -> Result<(), ObjectError> {
-    let begun = Instant::now();
-    loop {
-        match upload(objects.clone(), file.clone(), name.clone()).await {
-            Err(error) if error.may_pass() && begun.elapsed() < PATIENCE => {
-                tracing::warn!("{error}; trying again");
-                tokio::time::sleep(PAUSE).await;
-            }
-            done => return done,
-        }
-    }
+fn some_at_once<F>(transfers: impl Iterator<Item = F> + Send + 'static) -> Result<(), ObjectError>
+where
+    F: Future<Output = Result<(), ObjectError>> + Send + 'static,
+{
+    let transfers = stream::iter(transfers).buffer_unordered(AT_ONCE);
+    wait(transfers.try_for_each(|()| async { Ok(()) }))
 }
 
 async fn upload(objects: Objects, file: PathBuf, name: String) -> Result<(), ObjectError> {

@@ -298,7 +298,7 @@ fn split(path: &str) -> Vec<String> {
 /// Streams the batches of one part, which on a cluster's executor may be an object.
 pub fn read_part(path: &Path) -> Result<ParquetRecordBatchReader, StoreError> {
     let file = match address_of(path) {
-        Some(address) => Objects::open(address)?.copy()?,
+        Some(address) => Objects::open(address)?.open_file()?,
         None => File::open(path).map_err(StoreError::io(path))?,
     };
     ParquetRecordBatchReaderBuilder::try_new(file)

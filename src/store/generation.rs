@@ -6,6 +6,8 @@
 
 mod history;
 mod lock;
+#[cfg(test)]
+mod tests;
 
 use std::{
     fs::{self, File},
@@ -24,12 +26,15 @@ use super::{
     read_json, rename, replace,
 };
 
-const GENERATIONS: &str = "generations";
+pub(super) const GENERATIONS: &str = "generations";
+pub(super) const CURRENT: &str = "CURRENT";
+pub(super) const JOB: &str = "JOB";
+pub(super) const LOCK: &str = "LOCK";
 const BUILDING: &str = "building";
 /// Unfinished builds of other plans, newest first. Several, so that one mistaken build in between loses nothing.
 const ABANDONED: [&str; 3] = ["abandoned", "abandoned-2", "abandoned-3"];
-const JOURNAL: &str = "journal.ndjson";
-const MANIFEST: &str = "manifest.json";
+pub(super) const JOURNAL: &str = "journal.ndjson";
+pub(super) const MANIFEST: &str = "manifest.json";
 
 /// An output folder, or the mirror of an output on object storage.
 #[derive(Debug)]
@@ -113,7 +118,7 @@ impl Output {
 
     /// For readers: with the files of the published generation, if there is one, fetched from where the output is.
     pub fn fetch(output: &Path, files: Files) -> Result<Self, StoreError> {
-        Self::with_mirror(output, |mirror| mirror.fetch(None, files))
+        Self::with_mirror(output, |mirror| mirror.fetch(files))
     }
 
     /// With every file of a generation read again from where the output is; of the current one if none is named.
@@ -160,13 +165,16 @@ impl Output {
     fn nothing_published(&self) -> StoreError {
         let is_whole = |number: &u64| !self.folder(*number).join(JOURNAL).exists();
         // A mirror may have more than what it mirrors, which has been removed.
-        let is_output = self.root.join("JOB").exists();
+        let is_output = self.root.join(JOB).exists();
         let numbers = self.generations().unwrap_or_default().into_iter();
         let newest = numbers.rev().find(is_whole).filter(|_| is_output);
         let message = match newest {
             Some(newest) => format!(
                 "CURRENT is missing; `intendex rollback --to {newest}` makes the newest generation current"
             ),
+            None if self.address.is_some() => {
+                "no published index here; run `intendex build` first, or check the name of the bucket and the path".into()
+            }
             None => "no published index here; run `intendex build` first".into(),
         };
         StoreError::Invalid {
@@ -230,7 +238,7 @@ impl Output {
             }
             // A reader's mirror need not have it.
             Some(mirror) => {
-                let (_, _, lines) = mirror.newest_journal().ok()??;
+                let lines = mirror.newest_journal().ok()??.lines;
                 let header: Header = serde_json::from_str(lines.first()?).ok()?;
                 let journal = Journal::of_lines(&lines, &header.plan)?;
                 (header, journal)
@@ -262,7 +270,7 @@ impl Output {
 
     /// The number in `CURRENT`; None before the first publication.
     fn number(&self) -> Result<Option<u64>, StoreError> {
-        let path = self.root.join("CURRENT");
+        let path = self.root.join(CURRENT);
         let text = match fs::read_to_string(&path) {
             Ok(text) => text,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
@@ -304,7 +312,7 @@ impl Output {
         if let Some(writing) = &self.writing {
             writing.point_current_at(number)?;
         }
-        let path = self.root.join("CURRENT");
+        let path = self.root.join(CURRENT);
         replace(&path, |file| {
             writeln!(file, "{number}").map_err(StoreError::io(&path))
         })?;
@@ -481,118 +489,5 @@ impl Building {
         self.output.point_current_at(number)?;
         self.output.remove_abandoned(Some(number))?;
         Ok(number)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn header(plan: &str) -> Header {
-        Header {
-            plan: plan.into(),
-            stages: Default::default(),
-        }
-    }
-
-    #[test]
-    fn a_second_writer_and_another_job_are_refused() {
-        let folder = tempfile::tempdir().unwrap();
-        let root = folder.path().join("out");
-        let first = Output::new(&root)
-            .lock("docs")
-            .unwrap()
-            .open(header("p"), false)
-            .unwrap();
-        let second = Output::new(&root).lock("docs").unwrap_err();
-        assert!(
-            matches!(&second, StoreError::Locked { holder, .. } if holder.starts_with("pid ")),
-            "{second}"
-        );
-        drop(first);
-        let other = Output::new(&root).lock("news").unwrap_err();
-        assert!(
-            other.to_string().contains("belongs to the job `docs`"),
-            "{other}"
-        );
-    }
-
-    #[test]
-    fn a_folder_of_other_files_is_refused() {
-        let folder = tempfile::tempdir().unwrap();
-        fs::write(folder.path().join("thesis.tex"), "x").unwrap();
-        let error = Output::new(folder.path()).lock("docs").unwrap_err();
-        assert!(error.to_string().contains("did not write"), "{error}");
-    }
-
-    #[test]
-    fn nothing_is_published_until_publish_and_then_the_whole() {
-        let folder = tempfile::tempdir().unwrap();
-        let root = folder.path().join("out");
-        let building = open(&root, "p");
-        fs::write(building.folder().join("x"), "1").unwrap();
-        assert!(Output::new(&root).current().is_err());
-        assert_eq!(building.publish().unwrap(), 1);
-        let (number, path) = Output::new(&root).current().unwrap();
-        assert_eq!(
-            (number, fs::read_to_string(path.join("x")).unwrap().as_str()),
-            (1, "1")
-        );
-        assert!(!path.join(JOURNAL).exists());
-    }
-
-    fn open(root: &Path, plan: &str) -> Building {
-        let writer = Output::new(root).lock("docs").unwrap();
-        writer.open(header(plan), false).unwrap()
-    }
-
-    /// A generation as far as `publish` is concerned: it has a manifest of the plan.
-    fn finish(root: &Path, plan: &str) -> Building {
-        let building = open(root, plan);
-        history::tests::write_manifest(&building.folder(), plan);
-        building
-    }
-
-    #[test]
-    fn a_run_killed_between_number_and_current_is_published_by_the_next() {
-        let folder = tempfile::tempdir().unwrap();
-        let root = folder.path().join("out");
-        finish(&root, "p").publish().unwrap();
-        let killed = finish(&root, "q");
-        rename(&killed.folder(), &killed.output.folder(2)).unwrap();
-        drop(killed);
-        assert_eq!(open(&root, "other").publish_finished().unwrap(), None);
-        assert_eq!(open(&root, "q").publish_finished().unwrap(), Some(2));
-        assert_eq!(Output::new(&root).current().unwrap().0, 2);
-        assert!(!Output::new(&root).folder(2).join(JOURNAL).exists());
-    }
-
-    #[test]
-    fn every_writer_removes_the_journal_of_a_run_killed_behind_current() {
-        let folder = tempfile::tempdir().unwrap();
-        let root = folder.path().join("out");
-        finish(&root, "p").publish().unwrap();
-        let journal = Output::new(&root).folder(1).join(JOURNAL);
-        fs::write(&journal, "").unwrap();
-        drop(Output::new(&root).lock_existing().unwrap());
-        assert!(!journal.exists());
-        fs::write(&journal, "").unwrap();
-        assert_eq!(open(&root, "p").publish_finished().unwrap(), None);
-        assert!(!journal.exists());
-    }
-
-    #[test]
-    fn a_build_of_the_same_plan_does_not_undo_a_rollback() {
-        let folder = tempfile::tempdir().unwrap();
-        let root = folder.path().join("out");
-        finish(&root, "p").publish().unwrap();
-        finish(&root, "q").publish().unwrap();
-        let writer = Output::new(&root).lock_existing().unwrap();
-        assert_eq!(writer.roll_back(None).unwrap(), 1);
-        drop(writer);
-        let building = finish(&root, "q");
-        assert_eq!(building.publish_finished().unwrap(), None);
-        assert_eq!(Output::new(&root).current().unwrap().0, 1);
-        assert_eq!(building.publish().unwrap(), 3);
     }
 }

@@ -9,9 +9,15 @@ use std::{
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use walkdir::WalkDir;
 
-use super::{Dataset, StoreError, dataset, machine::Machine, progress::Tally, read_json, replace};
+use super::{
+    Dataset, StoreError, dataset,
+    generation::{JOURNAL, MANIFEST},
+    machine::Machine,
+    names_below,
+    progress::Tally,
+    read_json, replace,
+};
 use crate::model::ModelIdentity;
 
 pub const FORMAT: u32 = 1;
@@ -319,7 +325,7 @@ fn checksums(generation: &Path, manifest: &Manifest) -> Result<String, StoreErro
     for file in &manifest.files {
         lines += &format!("{}  {}\n", file.blake3, file.path);
     }
-    for name in ["manifest.json", RUN] {
+    for name in [MANIFEST, RUN] {
         lines += &format!("{}  {name}\n", hash_file(&generation.join(name))?);
     }
     Ok(lines)
@@ -350,25 +356,10 @@ pub fn write_checksums(generation: &Path, manifest: &Manifest) -> Result<(), Sto
 
 /// Every file below a generation's folder but those that speak of it, with `/`, in order.
 pub fn paths(generation: &Path) -> Result<Vec<String>, StoreError> {
-    let own = ["manifest.json", RUN, CHECKSUMS, "journal.ndjson"];
-    let mut paths = Vec::new();
-    for entry in WalkDir::new(generation).sort_by_file_name() {
-        let entry = entry.map_err(|e| StoreError::Invalid {
-            path: generation.into(),
-            message: e.to_string(),
-        })?;
-        let relative = entry
-            .path()
-            .strip_prefix(generation)
-            .unwrap_or(entry.path());
-        let name = relative
-            .to_string_lossy()
-            .replace(std::path::MAIN_SEPARATOR, "/");
-        if entry.file_type().is_file() && !own.contains(&name.as_str()) {
-            paths.push(name);
-        }
-    }
-    Ok(paths)
+    let own = [MANIFEST, RUN, CHECKSUMS, JOURNAL];
+    let mut names = names_below(generation)?;
+    names.retain(|name| !own.contains(&name.as_str()));
+    Ok(names)
 }
 
 fn size(path: &Path) -> Result<u64, StoreError> {

@@ -162,18 +162,18 @@ pub fn sync_tree(folder: &Path) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Names of all files below a folder, without those that have not been given their own names yet.
-pub fn files_below(folder: &Path) -> Result<Vec<String>, StoreError> {
+/// Names of all files below a folder, with `/`, in order.
+pub fn names_below(folder: &Path) -> Result<Vec<String>, StoreError> {
     let mut names = Vec::new();
-    for entry in walkdir::WalkDir::new(folder) {
+    for entry in walkdir::WalkDir::new(folder).sort_by_file_name() {
         let entry = entry.map_err(|e| StoreError::Invalid {
             path: folder.to_owned(),
             message: e.to_string(),
         })?;
         let name = entry.path().strip_prefix(folder).unwrap_or(entry.path());
         let name = name.to_string_lossy();
-        if entry.file_type().is_file() && !name.ends_with(TEMPORARY) {
-            names.push(name.into_owned());
+        if entry.file_type().is_file() {
+            names.push(name.replace(std::path::MAIN_SEPARATOR, "/"));
         }
     }
     Ok(names)
@@ -189,14 +189,10 @@ fn temporary_name(path: &Path) -> PathBuf {
 
 /// Removes what killed processes left below `folder`: files that have not been given their own names.
 pub fn remove_temporary(folder: &Path) -> Result<(), StoreError> {
-    for entry in walkdir::WalkDir::new(folder) {
-        let entry = entry.map_err(|e| StoreError::Invalid {
-            path: folder.to_owned(),
-            message: e.to_string(),
-        })?;
-        let path = entry.path();
-        if entry.file_type().is_file() && path.to_string_lossy().ends_with(TEMPORARY) {
-            std::fs::remove_file(path).map_err(StoreError::io(path))?;
+    for name in names_below(folder)? {
+        if name.ends_with(TEMPORARY) {
+            let path = folder.join(name);
+            std::fs::remove_file(&path).map_err(StoreError::io(&path))?;
         }
     }
     Ok(())

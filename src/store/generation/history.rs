@@ -8,7 +8,9 @@ use std::{
 use serde::Serialize;
 use walkdir::WalkDir;
 
-use super::{ABANDONED, BUILDING, GENERATIONS, JOURNAL, MANIFEST, Output, Writer, has_work};
+use super::{
+    ABANDONED, BUILDING, CURRENT, GENERATIONS, JOB, JOURNAL, MANIFEST, Output, Writer, has_work,
+};
 use crate::store::{
     Dataset, Manifest, StoreError,
     manifest::{self, Run},
@@ -47,7 +49,7 @@ pub struct Removed {
 impl Output {
     /// All generations, oldest first.
     pub fn history(&self) -> Result<Vec<Generation>, StoreError> {
-        let is_mirror_of_nothing = self.mirror.is_some() && !self.root.join("JOB").exists();
+        let is_mirror_of_nothing = self.mirror.is_some() && !self.root.join(JOB).exists();
         if is_mirror_of_nothing || !self.root.join(GENERATIONS).is_dir() {
             return Err(StoreError::Invalid {
                 path: self.place(),
@@ -73,7 +75,7 @@ impl Output {
 
     fn points_nowhere(&self, number: u64) -> StoreError {
         StoreError::Invalid {
-            path: self.place().join("CURRENT"),
+            path: self.place().join(CURRENT),
             message: format!(
                 "names generation {number}, which is not here; `intendex rollback --to N` points it at one that is"
             ),

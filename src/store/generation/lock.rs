@@ -5,7 +5,7 @@ use std::{
     io::{Read, Seek, Write},
 };
 
-use super::{BUILDING, GENERATIONS, Output, Writer};
+use super::{BUILDING, GENERATIONS, JOB, LOCK, Output, Writer};
 use crate::store::{StoreError, machine::host, mirror::Writing, replace};
 
 impl Output {
@@ -18,7 +18,7 @@ impl Output {
         self.begin_writing(Some(job))?;
         self.check_owner(job)?;
         self.number()?;
-        let owner = self.root.join("JOB");
+        let owner = self.root.join(JOB);
         replace(&owner, |file| {
             writeln!(file, "{job}").map_err(StoreError::io(&owner))
         })?;
@@ -27,7 +27,7 @@ impl Output {
 
     /// Takes the lock of a folder that a build has begun, whatever the job.
     pub fn lock_existing(mut self) -> Result<Writer, StoreError> {
-        if self.address.is_none() && !self.root.join("JOB").exists() {
+        if self.address.is_none() && !self.root.join(JOB).exists() {
             return Err(StoreError::Invalid {
                 path: self.root,
                 message: "no output of `intendex build` is here".into(),
@@ -61,7 +61,7 @@ impl Output {
 
     /// Refuses a folder that holds something else, or the output of a job of another name.
     pub fn check_owner(&self, job: &str) -> Result<(), StoreError> {
-        match fs::read_to_string(self.root.join("JOB")) {
+        match fs::read_to_string(self.root.join(JOB)) {
             Ok(owner) if owner.trim() == job => Ok(()),
             Ok(owner) => Err(StoreError::OtherJob {
                 path: self.place(),
@@ -84,7 +84,7 @@ impl Output {
         };
         for entry in entries {
             let name = entry.map_err(StoreError::io(&self.root))?.file_name();
-            if !["LOCK", GENERATIONS, "JOB.tmp"].contains(&name.to_string_lossy().as_ref()) {
+            if ![LOCK, GENERATIONS, "JOB.tmp"].contains(&name.to_string_lossy().as_ref()) {
                 return Ok(false);
             }
         }
@@ -94,7 +94,7 @@ impl Output {
     fn take_lock(&self) -> Result<File, StoreError> {
         let folder = self.root.join(GENERATIONS);
         fs::create_dir_all(&folder).map_err(StoreError::io(&folder))?;
-        let path = self.root.join("LOCK");
+        let path = self.root.join(LOCK);
         let mut file = File::options()
             .read(true)
             .write(true)

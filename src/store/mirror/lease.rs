@@ -17,10 +17,9 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::LOCK;
 use crate::{
     objects::{If, Objects, Version},
-    store::{StoreError, machine::host},
+    store::{StoreError, generation::LOCK, machine::host},
 };
 
 const BEAT: Duration = Duration::from_secs(10);
@@ -111,7 +110,7 @@ impl Lease {
     }
 
     fn is_ours_there(&self) -> Result<bool, StoreError> {
-        let there = self.objects.get(LOCK)?;
+        let there = self.objects.get_patiently(LOCK)?;
         let holder = there.and_then(|(bytes, _)| serde_json::from_slice::<Holder>(&bytes).ok());
         Ok(holder.is_some_and(|holder| holder.nonce == self.nonce))
     }

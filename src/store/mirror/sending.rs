@@ -11,10 +11,10 @@ use std::{
 
 use serde::Deserialize;
 
-use super::{JOURNAL, lease::Lease};
+use super::{PIECES, lease::Lease};
 use crate::{
     objects::{If, ObjectError, Objects},
-    store::{StoreError, files_below},
+    store::{StoreError, names_below},
 };
 
 /// The files, below the generation, that a line of the journal speaks of, by its stage and shard; folders stand for all that is in
@@ -176,7 +176,7 @@ impl Sending {
 impl Drop for Sending {
     fn drop(&mut self) {
         if let Err(error) = self.finish() {
-            tracing::debug!("{error}");
+            tracing::warn!("{error}");
         }
     }
 }
@@ -189,7 +189,7 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 fn names(generation: &Path, file: &Path) -> Result<Vec<String>, StoreError> {
     let path = generation.join(file);
     let below = match path.is_dir() {
-        true => files_below(&path)?,
+        true => names_below(&path)?,
         false if path.exists() => vec![String::new()],
         false => Vec::new(),
     };
@@ -242,7 +242,7 @@ impl Post {
         self.lease.check()?;
         let lines = batch.iter().map(|(line, _)| format!("{line}\n"));
         let text = self.writer.clone() + &lines.collect::<String>();
-        let name = format!("{JOURNAL}/{}", piece(self.pieces));
+        let name = format!("{PIECES}/{}", piece(self.pieces));
         if self
             .remote
             .put_if(&name, text.into_bytes(), If::Absent)?
