@@ -177,7 +177,6 @@ fn an_end_that_is_not_heard_is_told_again() {
 
 /// However it ends, its executor stops within the shard that it is at, and is there for the next build.
 #[test]
-#[ignore = "by the clock, and not yet seen to pass on a busy machine; run by `make test-cluster-kills`"]
 fn a_build_that_ends_takes_its_shards_back() {
     let place = place();
     let server = server::Server::start();

@@ -2,7 +2,7 @@
 //!
 //! A shard of a stage is one Ballista job of one task: the plan that DataFusion makes of the stage's SQL here, sent as it is
 //! ([`codec`]), so that parts, resume and quarantine are those of a local build. Executors read the shard's parts from the
-//! same path as the build ([`scan`]), load the job's models once ([`function`]), and send the rows back; the build writes them.
+//! same path as the build, or from object storage ([`scan`]), load the job's models once ([`function`]), and send the rows back; the build writes them.
 //! What nobody waits for is stopped ([`service`], [`task`]), and an end is told until it is known ([`link`]).
 
 pub mod client;
