@@ -121,7 +121,7 @@ impl Objects {
         }
         let bucket = format!("{scheme}://{bucket}");
         let folder = folder.trim_matches('/').to_owned();
-        Path::parse(&folder).map_err(|error| ObjectError::told(address, &error.to_string()))?;
+        Path::parse(&folder).map_err(|error| ObjectError::told(address, error.to_string()))?;
         Ok(Self {
             store: client(&bucket)?,
             bucket,
@@ -139,7 +139,7 @@ impl Objects {
     fn path(&self, name: &str) -> Result<Path, ObjectError> {
         let full = format!("{}/{name}", self.folder);
         let failed = |error: object_store::path::Error| {
-            ObjectError::told(&self.address(name), &error.to_string())
+            ObjectError::told(&self.address(name), error.to_string())
         };
         Path::parse(full.trim_matches('/')).map_err(failed)
     }
@@ -331,7 +331,7 @@ fn client(bucket: &str) -> Result<Arc<dyn ObjectStore>, ObjectError> {
     if let Some(client) = clients.get(bucket) {
         return Ok(client.clone());
     }
-    let url = Url::parse(bucket).map_err(|e| ObjectError::told(bucket, &e.to_string()))?;
+    let url = Url::parse(bucket).map_err(|e| ObjectError::told(bucket, e.to_string()))?;
     let of_tools = |(name, _): &(String, String)| VARIABLES.iter().any(|v| name.starts_with(v));
     let variables = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
