@@ -13,7 +13,7 @@ CUDA := target/cuda
 # The oldest GPUs that the binary will run on: 80 (A100), 89 (L4, RTX 40), 90 (H100, H200, and no other).
 export CUDA_COMPUTE_CAP ?= 80
 
-.PHONY: help setup models build cuda cuda-toolkit quickstart test test-cluster test-cluster-kills test-crash test-incremental fuzz lint schemas ablation-chunks ablation-expansion bench bench-chunk bench-cluster bench-gpu bench-gpu-build bench-index bench-models bench-scale clean
+.PHONY: help setup models build cuda cuda-toolkit quickstart test test-cluster test-cluster-kills test-crash test-incremental fuzz lint schemas ablation-chunks ablation-expansion bench bench-chunk bench-cluster bench-gpu bench-gpu-build bench-index bench-models bench-scale bench-storage clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -107,6 +107,10 @@ bench-index: setup $(VENV)/.complete ## the index builds against Tantivy and FAI
 bench-cluster: setup $(VENV)/.complete ## 1 to 8 executors with a generator that sleeps
 	cargo build --release --features cluster
 	$(VENV)/bin/python benches/cluster.py $(INTENDEX) $(INTENDEX_MODELS)/minilm
+
+bench-storage: setup $(VENV)/.complete $(S3_SERVER) ## object storage against pyarrow, on loopback; needs INTENDEX_EVAL_DATA
+	cargo bench --bench storage --no-run
+	$(VENV)/bin/python benches/storage.py $(S3_SERVER) $(INTENDEX_EVAL_DATA)
 
 bench-scale: build $(VENV)/.complete ## memory and time of 10,000 to 200,000 documents; needs INTENDEX_EVAL_DATA
 	$(VENV)/bin/python benches/scale.py $(INTENDEX) $(INTENDEX_EVAL_DATA)/scifact/corpus.parquet $(INTENDEX_MODELS)/minilm

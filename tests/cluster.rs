@@ -214,6 +214,34 @@ fn a_build_that_ends_takes_its_shards_back() {
     assert_eq!(output.status.code(), Some(0), "{}", logs(&place));
 }
 
+/// An executor that is to keep two jobs loads the models of each once, however their shards take turns.
+#[test]
+fn two_jobs_share_an_executor() {
+    let place = place();
+    let sets = [
+        ["--set", "output.path=out-0", "--set", "expand.queries=1"],
+        ["--set", "output.path=out-1", "--set", "expand.queries=2"],
+    ];
+    let mut cluster = Cluster::start(&place, 0);
+    cluster.join_with(&place.path(""), &["--tasks", "2", "--jobs", "2"]);
+    let setting = cluster.setting();
+    let together = sets.map(|set| {
+        let arguments = [&["build", "job.toml", "--set", &setting][..], &set].concat();
+        start(&place, &place.path(""), &arguments, "build")
+    });
+    for build in together {
+        assert_eq!(end(build), Some(0), "{}", logs(&place));
+    }
+    let loaded = logs(&place).matches("works for another job").count();
+    assert_eq!(loaded, 2, "{}", logs(&place));
+    for (number, set) in sets.iter().enumerate() {
+        let local = format!("output.path=local-{number}");
+        place.build_expecting(0, &[set, &["--set", &local][..]].concat());
+        let local = datasets(&place.path(&format!("local-{number}")));
+        assert_same(&place, &format!("out-{number}"), &local);
+    }
+}
+
 #[test]
 fn an_executor_without_the_model_is_named() {
     let place = place();
@@ -236,9 +264,10 @@ fn build(place: &Place, cluster: &Cluster) -> Process {
     start(place, &place.path(""), &arguments, "build")
 }
 
-/// Each process with a network of its own, where the system allows it: a build left in peace; and builds of which one of three
-/// executors is killed, and another joins, at moments that a generator of numbers chooses, ten (or INTENDEX_KILLS). With two
-/// thousand abstracts of SciFact.
+/// Each process with a network of its own, where the system allows it: a build left in peace; builds of which one of three
+/// executors is killed, and another joins, at moments that a generator of numbers chooses, ten (or INTENDEX_KILLS); and builds in
+/// which an executor's cable is out for so many seconds that it is not missed, or given up, or has given up its scheduler. With
+/// two thousand abstracts of SciFact.
 #[test]
 #[ignore = "takes a quarter of an hour; run by `make test-cluster-kills`"]
 fn executors_are_killed_at_any_moment_of_a_real_corpus() {
@@ -285,6 +314,7 @@ fn executors_are_killed_at_any_moment_of_a_real_corpus() {
         );
         let victim = rand::random_range(0..cluster.executors.len());
         drop(cluster.executors.remove(victim));
+        cluster.machines.remove(victim);
         cluster.join(&place.path(""));
         assert_eq!(end(build), Some(0), "{}", logs(&place));
         assert_same(&place, &out, &local);
@@ -293,6 +323,25 @@ fn executors_are_killed_at_any_moment_of_a_real_corpus() {
         println!(
             "{round}: one of three killed after {moment:.1} s; the same bytes after {all:.1} s"
         );
+    }
+    if !cluster.is_apart() {
+        println!("NO CABLES TO TAKE OUT");
+        return;
+    }
+    for out_for in [5, 20, 45, 90] {
+        let out = format!("out-cable-{out_for}");
+        let set = format!("output.path={out}");
+        let setting = cluster.setting();
+        let arguments = ["build", "job.toml", "--set", &setting, "--set", &set];
+        let clock = Instant::now();
+        let build = start(&place, &place.path(""), &arguments, "build");
+        thread::sleep(Duration::from_secs(10));
+        let victim = &cluster.machines[0];
+        victim.unplugged(Duration::from_secs(out_for)).unwrap();
+        assert_eq!(end(build), Some(0), "{}", logs(&place));
+        assert_same(&place, &out, &local);
+        let all = clock.elapsed().as_secs_f64();
+        println!("cable of one of three out for {out_for} s: the same bytes after {all:.1} s");
     }
 }
 

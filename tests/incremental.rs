@@ -257,6 +257,49 @@ fn a_plan_knows_what_is_done_and_what_the_indexes_take() {
 }
 
 #[test]
+fn a_plan_is_scaled_to_other_corpora_clusters_and_rates() {
+    let place = Place::new(&documents());
+    let scale = ["--documents", "1000,2000", "--executors", "1,4"];
+    let refusal = |more: &[&str]| {
+        let output = place.run(&[&["plan", "job.toml"], more].concat());
+        assert_ne!(output.status.code(), Some(0));
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    let unknown = refusal(&scale);
+    assert!(
+        unknown.contains("--rate documents=ROWS_PER_SECOND"),
+        "{unknown}"
+    );
+    let other = refusal(&["--rate", "embedding=5"]);
+    assert!(
+        other.contains("no stage of this job") && other.contains("vectors-text"),
+        "{other}"
+    );
+    assert!(refusal(&["--rate", "queries=-1"]).contains("no number of rows a second"));
+
+    place.build_expecting(0, &[]);
+    let scaled = |rate: &str| -> Vec<(f64, f64)> {
+        let plan = plan_json(&place, &[&scale[..], &["--rate", rate]].concat());
+        assert_eq!(plan["given_rates"].as_object().unwrap().len(), 1);
+        let rows = plan["scaled"].as_array().unwrap().iter();
+        let pair = |row: &Value| {
+            let number = |key: &str| row[key].as_f64().unwrap();
+            (number("seconds"), number("alone_seconds"))
+        };
+        rows.map(pair).collect()
+    };
+    let slow = scaled("queries=0.001");
+    let near = |a: f64, b: f64| (a - b).abs() < 1e-6 * b;
+    // 1,000 documents on 1 and 4 executors, then 2,000: only what is not done alone is divided.
+    assert!(near(slow[0].0 - slow[0].1, 4.0 * (slow[1].0 - slow[1].1)));
+    assert!(near(2.0 * slow[0].0, slow[2].0) && near(2.0 * slow[0].1, slow[3].1));
+    let chunks = plan_json(&place, &["--set", "expand.queries=2"]);
+    let chunks = chunks["stages"][4]["compute"].as_f64().unwrap() / documents().len() as f64;
+    let faster = slow[0].0 - scaled("queries=1000")[0].0;
+    assert!(near(faster, 1000.0 * chunks * (1000.0 - 0.001)), "{faster}");
+}
+
+#[test]
 fn files_that_a_killed_build_had_not_finished_are_not_published() {
     let place = Place::new(&documents());
     place.build_expecting(0, &["--stage", "queries"]);

@@ -184,6 +184,17 @@ fn what_is_published_is_what_a_folder_would_have() {
             .map(|f| f.path().display().to_string())
             .any(|name| name.contains("/documents/"))
     );
+    // Several at once, on a machine with nothing.
+    let crowd = machine(&place, &storage, "crowd");
+    let search = || {
+        let mut search = crowd.command(&["search", &out, "spring tides at full moon"]);
+        search.stdout(Stdio::piped()).spawn().unwrap()
+    };
+    let searches: Vec<Child> = (0..4).map(|_| search()).collect();
+    for search in searches {
+        let output = search.wait_with_output().unwrap();
+        assert_eq!(String::from_utf8(output.stdout).unwrap(), found);
+    }
     let said = second.succeed(&arguments);
     assert!(said.contains("is up to date"), "{said}");
     assert!(
@@ -213,6 +224,8 @@ fn generations_are_kept_and_removed_from_any_machine() {
     place.write_job(MORE);
     storage.put(&place.path("corpus.parquet"), "corpus/c.parquet");
     machine(&place, &storage, "first").build();
+    let (out, reader) = (storage.address("out"), machine(&place, &storage, "reader"));
+    reader.succeed(&["search", &out, "clouds"]);
     let mut more = documents();
     more.push(row(
         "new",
@@ -230,7 +243,6 @@ fn generations_are_kept_and_removed_from_any_machine() {
     place.build_expecting(0, &[]);
     assert_same(&place.generation(1), &storage.path("out/generations/2"));
 
-    let out = storage.address("out");
     let third = machine(&place, &storage, "third");
     let listed = third.succeed(&["generations", &out]);
     assert_eq!(listed.lines().count(), 3, "{listed}");
@@ -241,7 +253,10 @@ fn generations_are_kept_and_removed_from_any_machine() {
     fs::create_dir_all(journal.parent().unwrap()).unwrap();
     fs::write(&journal, "{\"writer\":1}\n{\"plan\":\"x\",\"stages\":{}}\n").unwrap();
     let said = third.fail(&["rollback", &out, "--to", "2"]);
-    assert!(said.contains("generation 2"), "{said}");
+    assert!(
+        said.contains("generations/2: was never published"),
+        "{said}"
+    );
     assert_eq!(current(&storage), "1");
     fs::remove_file(&journal).unwrap();
     third.succeed(&["rollback", &out, "--to", "2"]);
@@ -256,6 +271,15 @@ fn generations_are_kept_and_removed_from_any_machine() {
         .into_iter()
         .flatten();
     assert_eq!(left.filter(|f| f.file_type().is_file()).count(), 0);
+    // A machine that only reads keeps nothing of it either.
+    reader.succeed(&["search", &out, "clouds"]);
+    let kept = walkdir::WalkDir::new(place.path("reader")).into_iter();
+    let kept = kept.flatten().filter(|entry| entry.depth() == 4);
+    let mut kept: Vec<String> = kept
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect();
+    kept.sort();
+    assert_eq!(kept, ["2", "2.version", "FETCHING"]);
     assert!(
         third
             .succeed(&["verify", &out])
@@ -518,7 +542,7 @@ fn what_is_wrong_is_said_without_secrets() {
         .unwrap();
     let said = told(&output);
     assert!(
-        said.contains("check the credentials") && !said.contains("another-secret"),
+        said.contains("check AWS_ACCESS_KEY_ID") && !said.contains("another-secret"),
         "{said}"
     );
 }

@@ -1,11 +1,11 @@
 //! `intendex plan`: what a build would do.
 
-use std::{io::Write, num::NonZeroU64};
+use std::{collections::BTreeMap, io::Write, num::NonZeroU64};
 
 use super::{ExitStatus, ResultFormat, load_job};
 use crate::engine::{
     self, EngineError,
-    plan::{Left, Scaled, Scales},
+    plan::{Left, Plan, Suppose},
 };
 
 /// Shows what a build would run, why, and on how many rows and tokens; runs nothing.
@@ -22,7 +22,7 @@ pub struct PlanArgs {
         env = "INTENDEX_PLAN_SET"
     )]
     pub set: Vec<String>,
-    /// Also what the job would come to on corpora of so many documents, from nothing, at the rates of the last run.
+    /// Also what the job would come to on corpora of so many documents, from nothing, at the rates of the last run or those given.
     #[arg(
         long,
         value_name = "N",
@@ -39,6 +39,16 @@ pub struct PlanArgs {
         env = "INTENDEX_PLAN_EXECUTORS"
     )]
     pub executors: Vec<NonZeroU64>,
+    /// Suppose that a stage computes so many of its input rows a second, as on other hardware, and not as in the last run; may be
+    /// repeated.
+    #[arg(
+        long,
+        value_name = "STAGE=ROWS",
+        value_delimiter = ',',
+        value_parser = rate,
+        env = "INTENDEX_PLAN_RATE"
+    )]
+    pub rate: Vec<(String, f64)>,
     /// How the plan is written.
     #[arg(long, value_enum, default_value = "text", env = "INTENDEX_PLAN_FORMAT")]
     pub format: ResultFormat,
@@ -47,11 +57,12 @@ pub struct PlanArgs {
 pub fn run(args: PlanArgs) -> anyhow::Result<ExitStatus> {
     let job = load_job(&args.job, &args.set)?;
     let numbers = |numbers: &[NonZeroU64]| numbers.iter().map(|n| n.get()).collect();
-    let scales = Scales {
+    let suppose = Suppose {
         documents: numbers(&args.documents),
         executors: numbers(&args.executors),
+        rates: args.rate.into_iter().collect(),
     };
-    let plan = engine::plan::plan(&job, &scales).map_err(EngineError::with_remedy)?;
+    let plan = engine::plan::plan(&job, &suppose).map_err(EngineError::with_remedy)?;
     let mut out = std::io::stdout().lock();
     if args.format == ResultFormat::Json {
         writeln!(out, "{}", serde_json::to_string_pretty(&plan)?)?;
@@ -84,8 +95,9 @@ pub fn run(args: PlanArgs) -> anyhow::Result<ExitStatus> {
     }
     writeln!(
         out,
-        "time {} (rates of the last run); disk {} ({})",
+        "time {} ({}); disk {} ({})",
         time(plan.seconds),
+        rates(&plan.given_rates),
         bytes(plan.disk_bytes),
         plan.disk_basis
     )?;
@@ -106,39 +118,60 @@ pub fn run(args: PlanArgs) -> anyhow::Result<ExitStatus> {
         )?,
         None => {}
     }
-    write_scaled(&mut out, &plan.scaled)?;
+    write_scaled(&mut out, &plan)?;
     Ok(ExitStatus::Done)
 }
 
-fn write_scaled(out: &mut impl Write, scaled: &[Scaled]) -> std::io::Result<()> {
-    if scaled.is_empty() {
+/// Whose rates they are.
+fn rates(given: &BTreeMap<String, f64>) -> String {
+    let given = given.iter().map(|(stage, rows)| format!("{stage} {rows}"));
+    match given.collect::<Vec<_>>().join(", ") {
+        none if none.is_empty() => "rates of the last run".into(),
+        given => format!("rates of the last run, but as supposed, in rows a second: {given}"),
+    }
+}
+
+fn write_scaled(out: &mut impl Write, plan: &Plan) -> std::io::Result<()> {
+    if plan.scaled.is_empty() {
         return Ok(());
     }
     writeln!(
         out,
-        "\nfrom nothing, at the rates of the last run; in proportion to the documents, the map stages divided among executors like its own device:"
+        "\nfrom nothing, at the same rates; in proportion to the documents, the map stages divided among executors like the device of those rates:"
     )?;
     writeln!(
         out,
-        "{:>14}{:>11}{:>12}{:>16}{:>12}{:>16}",
+        "{:>14}{:>11}{:>12}{:>16}{:>12}{:>16}  dense index",
         "documents", "executors", "time", "of it alone", "disk", "index memory"
     )?;
-    for scaled in scaled {
+    for scaled in &plan.scaled {
         writeln!(
             out,
-            "{:>14}{:>11}{:>12}{:>16}{:>12}{:>16}",
+            "{:>14}{:>11}{:>12}{:>16}{:>12}{:>16}  {}",
             scaled.documents,
             scaled.executors,
             time(Some(scaled.seconds)),
             time(Some(scaled.alone_seconds)),
             bytes(scaled.disk_bytes),
-            bytes(scaled.index_memory_bytes)
+            bytes(scaled.index_memory_bytes),
+            scaled.dense_index.as_deref().unwrap_or("none")
         )?;
     }
     writeln!(
         out,
-        "alone: what the building process does by itself, the documents, indexes and verification; index memory: the largest dense index, which is built in memory"
+        "alone: what the building process does by itself, the documents, indexes and verification; index memory: the largest dense index, or shard of one, which is built in memory"
     )
+}
+
+/// A stage's name and its rate.
+fn rate(text: &str) -> Result<(String, f64), String> {
+    let (stage, rows) = text
+        .split_once('=')
+        .ok_or("STAGE=ROWS is expected, as in vectors-text=6000")?;
+    match rows.parse::<f64>() {
+        Ok(rows) if rows.is_finite() && rows > 0.0 => Ok((stage.trim().to_owned(), rows)),
+        _ => Err(format!("`{rows}` is no number of rows a second")),
+    }
 }
 
 fn time(seconds: Option<f64>) -> String {

@@ -2,10 +2,11 @@
 
 mod count;
 mod disk;
+mod rates;
 mod scale;
 mod work;
 
-use std::{path::Path, sync::Arc};
+use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use serde::Serialize;
 use tokio::runtime::Runtime;
@@ -31,6 +32,7 @@ use crate::{
     },
 };
 use count::{Counted, Known};
+pub use rates::Suppose;
 pub use scale::Scaled;
 use work::{queries, work};
 
@@ -46,20 +48,16 @@ pub struct Plan {
     /// is not counted below; of one of another plan the rows that still fit are taken over, and are counted still.
     pub unfinished: Option<Left>,
     pub stages: Vec<StagePlan>,
-    /// Of all stages, at the last run's rates; null where a stage that computes has none.
+    /// Of all stages, at the last run's rates or those given; null where a stage that computes has none.
     pub seconds: Option<f64>,
+    /// Rates that were given instead of the last run's, in input rows a second by stage.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub given_rates: BTreeMap<String, f64>,
     pub disk_bytes: u64,
     pub disk_basis: String,
     /// What other corpora and clusters would come to.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub scaled: Vec<Scaled>,
-}
-
-/// Sizes of corpora and clusters that a plan is scaled to.
-#[derive(Debug, Clone, Default)]
-pub struct Scales {
-    pub documents: Vec<u64>,
-    pub executors: Vec<u64>,
 }
 
 /// What an ended build was building.
@@ -79,7 +77,7 @@ pub struct StagePlan {
     /// Tokens its model reads and writes for the rows it computes.
     pub tokens_read: u64,
     pub tokens_written: u64,
-    /// At the last run's rate; null where there is none.
+    /// At the last run's rate or the one given; null where there is none.
     pub seconds: Option<f64>,
     /// None: the figures are exact.
     pub estimate: Option<String>,
@@ -87,7 +85,8 @@ pub struct StagePlan {
     pub reason: String,
 }
 
-pub fn plan(job: &Job, scales: &Scales) -> Result<Plan, EngineError> {
+pub fn plan(job: &Job, suppose: &Suppose) -> Result<Plan, EngineError> {
+    suppose.check(job)?;
     let (models, fingerprints) = identify(job)?;
     let runtime = Runtime::new().map_err(EngineError::Runtime)?;
     let spill = job.engine.spill.clone().filter(|folder| folder.is_dir());
@@ -109,6 +108,7 @@ pub fn plan(job: &Job, scales: &Scales) -> Result<Plan, EngineError> {
     };
     let mut planner = Planner {
         job,
+        suppose,
         fingerprints: &fingerprints,
         up_to_date,
         unfinished: output.unfinished(&fingerprint),
@@ -131,12 +131,13 @@ pub fn plan(job: &Job, scales: &Scales) -> Result<Plan, EngineError> {
     planner.has_outgrown_topics = planner.outgrows_topics(&count);
     let stages = planner.stages(&count);
     let (disk_bytes, disk_basis) = planner.disk(&count);
-    let scaled = planner.scaled(scales, &count, disk_bytes)?;
+    let scaled = planner.scaled(&count)?;
     Ok(Plan {
         fingerprint,
         up_to_date,
         unfinished: planner.left(),
         seconds: stages.iter().map(|s| s.seconds).sum(),
+        given_rates: suppose.rates.clone(),
         stages,
         disk_bytes,
         disk_basis,
@@ -157,15 +158,11 @@ impl<'a> Earlier<'a> {
             run: published.run().ok(),
         }
     }
-
-    fn rate(&self, stage: &str) -> Option<f64> {
-        let rate = self.run.as_ref()?.rates.get(stage)?.rows;
-        (rate > 0.0).then_some(rate)
-    }
 }
 
 struct Planner<'a> {
     job: &'a Job,
+    suppose: &'a Suppose,
     fingerprints: &'a Fingerprints,
     up_to_date: bool,
     unfinished: Option<Unfinished>,
@@ -362,13 +359,6 @@ impl Planner<'_> {
             Some(_) => queries(self.job, &corpus.all),
         };
         (chunks, queries)
-    }
-
-    fn seconds(&self, stage: &str, rows: u64) -> Option<f64> {
-        match rows {
-            0 => Some(0.0),
-            rows => Some(rows as f64 / self.earlier.as_ref()?.rate(stage)?),
-        }
     }
 
     fn stage(&self, stage: Stage, corpus: &Counted) -> StagePlan {

@@ -5,52 +5,129 @@ use std::error::Error;
 /// Longest message of a server that is shown, in characters.
 const LONGEST: usize = 400;
 
+/// A variable's value of so many characters may be a secret.
+const SECRET: usize = 8;
+
+/// Servers that are asked for a machine's role where nothing else is known.
+const METADATA: [&str; 2] = ["169.254.169.254", "metadata.google.internal"];
+
+/// A status of 400 that is no refusal: the bytes came too slowly.
+const SLOW: &str = "RequestTimeout";
+
 /// A request that failed for good.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{address}: {message}{}", remedy.map(|remedy| format!("; {remedy}")).unwrap_or_default())]
+#[error("{address}: {message}{}", remedy.as_ref().map(|remedy| format!("; {remedy}")).unwrap_or_default())]
 pub struct ObjectError {
     pub address: String,
     pub message: String,
-    remedy: Option<&'static str>,
+    remedy: Option<String>,
     /// It may have been the network or the server.
     pub may_pass: bool,
+    /// The server says that there is no such thing.
+    pub is_absence: bool,
+}
+
+/// What is to be looked at where something is wrong on a service.
+struct Service {
+    credentials: &'static str,
+    server: &'static str,
+}
+
+impl Service {
+    fn of(address: &str) -> Self {
+        match address.split_once("://") {
+            Some(("gs", _)) => Self {
+                credentials: "GOOGLE_APPLICATION_CREDENTIALS or GOOGLE_SERVICE_ACCOUNT, the path of a key file",
+                server: "GOOGLE_BASE_URL",
+            },
+            Some(("az", _)) => Self {
+                credentials: "AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY",
+                server: "AZURE_STORAGE_ENDPOINT",
+            },
+            _ => Self {
+                credentials: "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_REGION",
+                server: "AWS_ENDPOINT_URL",
+            },
+        }
+    }
 }
 
 impl ObjectError {
     pub fn new(address: &str, error: &object_store::Error) -> Self {
         use object_store::Error as Fault;
-        let (message, remedy) = match error {
-            Fault::NotFound { .. } => (
+        let Service {
+            credentials,
+            server,
+        } = Service::of(address);
+        let text = shown(error);
+        // Some clients do not say of every answer what it was.
+        let status = status(&text);
+        let is_absence = matches!(error, Fault::NotFound { .. }) || status == Some(404);
+        let is_refusal = matches!(
+            error,
+            Fault::PermissionDenied { .. } | Fault::Unauthenticated { .. }
+        ) || matches!(status, Some(400 | 401 | 403) if !text.contains(SLOW));
+        let is_generic = matches!(error, Fault::Generic { .. });
+        // One that does not know how will not learn it.
+        let may_pass = is_generic && !is_absence && !is_refusal && status != Some(501);
+        let (message, remedy) = if is_absence {
+            let check = "check the name of the bucket and the path";
+            (
                 "not there".to_owned(),
-                Some(
-                    "check the name of the bucket and the path, and AWS_ENDPOINT_URL where it is not Amazon's",
-                ),
-            ),
-            Fault::PermissionDenied { .. } | Fault::Unauthenticated { .. } => (
-                shown(error),
-                Some(
-                    "check the credentials in the environment (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, \
-                     GOOGLE_APPLICATION_CREDENTIALS, AZURE_STORAGE_ACCOUNT_NAME and its key) and what they may do there",
-                ),
-            ),
-            Fault::Precondition { .. } => (
+                format!("{check}, and {server} where it is set"),
+            )
+        } else if METADATA.iter().any(|server| text.contains(server)) {
+            let message = "there are no credentials in the environment, and this machine has no role that gives them";
+            (message.to_owned(), format!("set {credentials}"))
+        } else if is_refusal {
+            (
+                text,
+                format!("check {credentials} in the environment, and what they may do there"),
+            )
+        } else if matches!(error, Fault::Precondition { .. }) {
+            (
                 "changed while it was being read".to_owned(),
-                Some("run the command again"),
-            ),
-            Fault::Generic { .. } => (
-                shown(error),
-                Some(
-                    "check the credentials, AWS_REGION or AWS_ENDPOINT_URL in the environment; run again, a build continues where it \
-                     stopped",
-                ),
-            ),
-            _ => (shown(error), None),
+                "run the command again".to_owned(),
+            )
+        } else if is_generic {
+            let check = format!("check the network, {credentials}, and {server} where it is set");
+            (
+                text,
+                format!("{check}; run again, a build continues where it stopped"),
+            )
+        } else {
+            return Self::told(address, text);
         };
         Self {
             address: address.to_owned(),
             message,
-            remedy,
-            may_pass: matches!(error, Fault::Generic { .. }),
+            remedy: Some(remedy),
+            may_pass,
+            is_absence,
+        }
+    }
+
+    /// That a client cannot be made from variables of the environment. What it says of a key may be the key.
+    pub fn of_client(
+        address: &str,
+        error: &object_store::Error,
+        variables: &[(String, String)],
+    ) -> Self {
+        let Service { credentials, .. } = Service::of(address);
+        let text = shown(error);
+        let speaks_of_keys = ["decode", "pem", "section", "key:"]
+            .iter()
+            .any(|word| text.to_lowercase().contains(word));
+        let mut message = match speaks_of_keys {
+            true => "a key in the environment, or in the file that it names, is none that the service gives out".to_owned(),
+            false => text,
+        };
+        for (name, value) in variables.iter().filter(|(_, value)| value.len() >= SECRET) {
+            message = message.replace(value, &format!("${name}"));
+        }
+        Self {
+            remedy: Some(format!("check {credentials} in the environment")),
+            ..Self::told(address, message)
         }
     }
 
@@ -61,6 +138,7 @@ impl ObjectError {
             message: message.into(),
             remedy: None,
             may_pass: false,
+            is_absence: false,
         }
     }
 }
@@ -83,12 +161,31 @@ fn shown(error: &object_store::Error) -> String {
         .map(|word| match word.split_once('?') {
             Some((address, _)) if address.contains("://") => address,
             _ => word,
-        });
+        })
+        .map(without_user);
     let line = words.collect::<Vec<_>>().join(" ");
     match line.char_indices().nth(LONGEST) {
         Some((end, _)) => format!("{}…", &line[..end]),
         None => line,
     }
+}
+
+/// An address without a name and a password.
+fn without_user(word: &str) -> String {
+    let Some((scheme, rest)) = word.split_once("://") else {
+        return word.to_owned();
+    };
+    let end = rest.find('/').unwrap_or(rest.len());
+    match rest[..end].rfind('@') {
+        Some(at) => format!("{scheme}://{}", &rest[at + 1..]),
+        None => word.to_owned(),
+    }
+}
+
+/// The status that a server answered with, where the message tells it.
+fn status(text: &str) -> Option<u16> {
+    let (_, behind) = text.split_once("status code: ")?;
+    behind.get(..3)?.parse().ok()
 }
 
 /// Of an XML answer only its code and its message.
@@ -111,14 +208,79 @@ mod tests {
     #[test]
     fn tokens_in_answers_are_not_shown() {
         let source = "status 400 Bad Request: <?xml version=\"1.0\"?><Error><Code>ExpiredToken</Code>\
-                      <Message>The token has expired.</Message><Token-0>SECRET</Token-0></Error>";
+                      <Message>The token has expired.</Message><Token-0>HIDDEN</Token-0></Error>";
         let error = object_store::Error::Generic {
             store: "S3",
             source: source.into(),
         };
         let shown = ObjectError::new("s3://b/x", &error).to_string();
         let told = "ExpiredToken The token has expired.";
-        assert!(!shown.contains("SECRET") && shown.contains(told), "{shown}");
+        assert!(!shown.contains("HIDDEN") && shown.contains(told), "{shown}");
+    }
+
+    #[test]
+    fn keys_in_the_environment_are_not_shown() {
+        let of = |text: &str| object_store::Error::Generic {
+            store: "GCS",
+            source: text.to_owned().into(),
+        };
+        let variables = [(
+            "GOOGLE_SERVICE_ACCOUNT".to_owned(),
+            "SECRET-PATH".to_owned(),
+        )];
+        for (text, told) in [
+            (
+                "Unable to open service account file from SECRET-PATH: gone",
+                "$GOOGLE_SERVICE_ACCOUNT: gone",
+            ),
+            (
+                "Unable to decode service account file: invalid type: string \"SECRET\"",
+                "none that the service gives out",
+            ),
+            (
+                "Error reading pem file: illegal section start: [83, 69]",
+                "none that the service gives out",
+            ),
+        ] {
+            let said = ObjectError::of_client("gs://b", &of(text), &variables).to_string();
+            assert!(
+                said.contains(told) && said.contains("check GOOGLE_"),
+                "{said}"
+            );
+            assert!(
+                !said.contains("SECRET-PATH") && !said.contains("[83"),
+                "{said}"
+            );
+        }
+        let said =
+            ObjectError::new("gs://b", &of("GET http://me:SECRET@host/b failed")).to_string();
+        assert!(!said.contains("SECRET"), "{said}");
+    }
+
+    /// Google's client says so of every answer to a listing.
+    #[test]
+    fn answers_that_stay_are_told_from_those_that_pass() {
+        let of = |text: &str| {
+            let error = object_store::Error::Generic {
+                store: "GCS",
+                source: text.to_owned().into(),
+            };
+            ObjectError::new("gs://b/x", &error)
+        };
+        let of_status =
+            |status: &str| of(&format!("Server returned non-2xx status code: {status}: "));
+        assert!(of_status("404 Not Found").is_absence);
+        for (text, passes) in [
+            ("404 Not Found", false),
+            ("401 Unauthorized", false),
+            ("503 Busy", true),
+        ] {
+            assert_eq!(of_status(text).may_pass, passes, "{text}");
+        }
+        assert!(of_status("400 Bad Request <Code>RequestTimeout</Code>").may_pass);
+        assert!(of("connection refused").may_pass);
+        let none = of("GET http://169.254.169.254/computeMetadata/v1/ failed").to_string();
+        assert!(none.contains("no credentials"), "{none}");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! An object that is read as a file is: Parquet's reader asks for pieces of it, one after the other.
 //!
 //! A request takes some hundredths of a second, and a page is small. So what the reader is going to read, the chunks of the columns
-//! asked for, is fetched in blocks, each while the reader is at the one before it.
+//! asked for, is fetched in blocks, across what lies between them where that is little, and while the reader is at those before them.
 
 use std::{
     io::{self, Read},
@@ -20,15 +20,21 @@ use parquet::{
     },
 };
 
-use super::{Object, ObjectError, Objects, patiently, runtime, transfer::read_range, wait};
+use super::{Object, ObjectError, Objects, runtime, transfer::read_range, wait};
 
 const BLOCK: u64 = 4 << 20;
 
 /// The end of a Parquet file, where its footer mostly is whole.
 const TAIL: u64 = 64 << 10;
 
-/// Blocks that are held for each column: the one being read and those around it.
-const HELD: usize = 3;
+/// Bytes that nobody asks for are fetched, where they are so few, rather than sending one request more.
+const GAP: u64 = 1 << 20;
+
+/// Blocks that are fetched ahead, of all columns together; at least one of each.
+const AHEAD: usize = 8;
+
+/// Blocks that are held for each column beside those ahead: the one being read and the one before it.
+const HELD: usize = 2;
 
 /// An object that is open for reading. It must stay as it was when it was listed, else reading fails.
 #[derive(Clone)]
@@ -46,7 +52,7 @@ struct State {
     spans: Vec<Range<u64>>,
     /// By their first byte; the one used last comes last.
     blocks: Vec<(u64, Block)>,
-    most: usize,
+    columns: usize,
     failure: Option<ObjectError>,
 }
 
@@ -66,7 +72,7 @@ impl ObjectFile {
             state: Mutex::new(State {
                 spans: vec![tail],
                 blocks: Vec::new(),
-                most: HELD,
+                columns: 1,
                 failure: None,
             }),
         })))
@@ -89,8 +95,8 @@ impl ObjectFile {
         }
         spans.sort_by_key(|span| span.start);
         let mut state = self.0.state();
-        state.spans = spans;
-        state.most = HELD * columns.max(1);
+        state.spans = joined(spans);
+        state.columns = columns.max(1);
     }
 
     /// Why reading failed, if it was the storage.
@@ -107,12 +113,19 @@ impl Inner {
     /// Bytes from `start` on: the rest of its block, or at most `length` where it is in none.
     fn read(&self, start: u64, length: u64) -> Result<Bytes, ObjectError> {
         let mut state = self.state();
-        let read = match state.block_at(start) {
-            Some((block, next)) => self.read_block(&mut state, &block, next).map(|bytes| {
-                let from = (start - block.start) as usize;
-                bytes.slice(from.min(bytes.len())..)
-            }),
+        let ahead = state.ahead();
+        let mut blocks = state.blocks_from(start).take(1 + ahead);
+        let read = match blocks.next() {
+            Some(block) => {
+                let next: Vec<_> = blocks.collect();
+                let bytes = self.read_block(&mut state, &block, next);
+                bytes.map(|bytes| {
+                    let from = (start - block.start) as usize;
+                    bytes.slice(from.min(bytes.len())..)
+                })
+            }
             None => {
+                drop(blocks);
                 let end = start.saturating_add(length).min(self.object.bytes);
                 wait(self.fetch(start..end))
             }
@@ -123,15 +136,21 @@ impl Inner {
         read
     }
 
+    /// A block, while those behind it are on their way.
     fn read_block(
         &self,
         state: &mut State,
         block: &Range<u64>,
-        next: Option<Range<u64>>,
+        next: Vec<Range<u64>>,
     ) -> Result<Bytes, ObjectError> {
         let held = state
             .take(block.start)
             .unwrap_or_else(|| self.start(block.clone()));
+        for next in next {
+            let coming = state.take(next.start);
+            let coming = coming.unwrap_or_else(|| self.start(next.clone()));
+            state.blocks.push((next.start, coming));
+        }
         let bytes = match held {
             Block::Here(bytes) => bytes,
             Block::Coming(receiver) => receiver.recv().unwrap_or_else(|_| {
@@ -139,13 +158,9 @@ impl Inner {
                 Err(ObjectError::told(&address, "the request was given up"))
             })?,
         };
-        if let Some(next) = next
-            && !state.holds(next.start)
-        {
-            state.blocks.push((next.start, self.start(next)));
-        }
         state.blocks.push((block.start, Block::Here(bytes.clone())));
-        let surplus = state.blocks.len().saturating_sub(state.most);
+        let most = state.columns * (HELD + state.ahead());
+        let surplus = state.blocks.len().saturating_sub(most);
         state.blocks.drain(..surplus);
         Ok(bytes)
     }
@@ -172,36 +187,56 @@ impl Inner {
             }
             let read = || async {
                 let version = object.version.clone();
-                let read = read_range(&*objects.store, &path, range.clone(), version).await;
+                let read = read_range(&*objects.client.store, &path, range.clone(), version).await;
                 read.map_err(objects.failed(&object.name))
             };
-            patiently(read).await
+            objects.client.patiently(read).await
         }
     }
 }
 
 impl State {
-    /// The block that holds a byte, and the one behind it in its span.
-    fn block_at(&self, byte: u64) -> Option<(Range<u64>, Option<Range<u64>>)> {
-        let behind = self.spans.partition_point(|span| span.start <= byte);
-        let span = self.spans.get(behind.checked_sub(1)?)?;
-        if byte >= span.end {
-            return None;
-        }
-        let start = span.start + (byte - span.start) / BLOCK * BLOCK;
-        let block = |start: u64| start..(start + BLOCK).min(span.end);
-        let next = (start + BLOCK < span.end).then(|| block(start + BLOCK));
-        Some((block(start), next))
+    /// Blocks that are fetched ahead of one place.
+    fn ahead(&self) -> usize {
+        (AHEAD / self.columns).max(1)
+    }
+
+    /// The block that holds a byte, and those behind it; none where it is in no span.
+    fn blocks_from(&self, byte: u64) -> impl Iterator<Item = Range<u64>> {
+        let behind = self.spans.partition_point(|span| span.end <= byte);
+        let spans = self.spans[behind..].iter();
+        let holds = |span: &&Range<u64>| span.start <= byte;
+        let is_in = spans.clone().next().as_ref().is_some_and(holds);
+        spans
+            .take(if is_in { usize::MAX } else { 0 })
+            .flat_map(move |span| {
+                let before = byte.saturating_sub(span.start) / BLOCK;
+                let blocks = before..(span.end - span.start).div_ceil(BLOCK);
+                blocks.map(move |n| {
+                    let start = span.start + n * BLOCK;
+                    start..(start + BLOCK).min(span.end)
+                })
+            })
     }
 
     fn take(&mut self, start: u64) -> Option<Block> {
         let place = self.blocks.iter().position(|(first, _)| *first == start)?;
         Some(self.blocks.remove(place).1)
     }
+}
 
-    fn holds(&self, start: u64) -> bool {
-        self.blocks.iter().any(|(first, _)| *first == start)
+/// Spans in order, those as one between which there is little.
+fn joined(spans: Vec<Range<u64>>) -> Vec<Range<u64>> {
+    let mut joined: Vec<Range<u64>> = Vec::new();
+    for span in spans {
+        match joined.last_mut() {
+            Some(last) if span.start <= last.end.saturating_add(GAP) => {
+                last.end = last.end.max(span.end);
+            }
+            _ => joined.push(span),
+        }
     }
+    joined
 }
 
 impl Length for ObjectFile {
@@ -252,5 +287,31 @@ impl Read for ObjectReader {
         buffer[..read].copy_from_slice(&piece[..read]);
         self.position += read as u64;
         Ok(read)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_follow_each_other_across_spans() {
+        let spans = joined(vec![0..10, 20..30, 9 * GAP..9 * GAP + 2 * BLOCK + 1]);
+        assert_eq!(spans, [0..30, 9 * GAP..9 * GAP + 2 * BLOCK + 1]);
+        let state = State {
+            spans,
+            blocks: Vec::new(),
+            columns: 3,
+            failure: None,
+        };
+        let of = |byte| state.blocks_from(byte).take(3).collect::<Vec<_>>();
+        let far = 9 * GAP;
+        assert_eq!(
+            of(25),
+            [0..30, far..far + BLOCK, far + BLOCK..far + 2 * BLOCK]
+        );
+        let last = far + 2 * BLOCK;
+        assert_eq!(of(far + BLOCK), [far + BLOCK..last, last..last + 1]);
+        assert!(of(30).is_empty() && of(last + 1).is_empty());
     }
 }

@@ -2,41 +2,31 @@
 //!
 //! Credentials and endpoints come from the variables that those services' own tools read (`AWS_…`, `GOOGLE_…`, `AZURE_…`), or from
 //! the machine's role. They are never part of an address, and no message shows one. Requests that fail are sent again by
-//! `object_store`, ten times, with growing pauses.
+//! `object_store`, ten times, with growing pauses, and here for minutes, once the server has ever answered.
 //!
 //! The program works on threads of its own and waits here for answers: [`wait`] runs what is asynchronous.
 
+mod client;
 mod error;
 mod file;
 mod transfer;
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, OnceLock, PoisonError, mpsc},
-    time::{Duration, Instant},
-};
+use std::sync::{OnceLock, mpsc};
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::{
-    ObjectStore, ObjectStoreExt, PutMode, PutOptions, UpdateVersion, parse_url_opts, path::Path,
+    Attribute, Attributes, ObjectStoreExt, PutMode, PutOptions, UpdateVersion, path::Path,
 };
-use url::Url;
 
+use client::Client;
 pub use error::ObjectError;
 pub use file::ObjectFile;
 
-/// How long a request may take: one that carries a part of a file over a slow line takes long.
-const REQUEST: &str = "300 seconds";
-
-/// How long a build's request is tried again beyond what `object_store` does: its ten times may be over in seconds.
-const PATIENCE: Duration = Duration::from_secs(180);
-const PAUSE: Duration = Duration::from_secs(2);
+/// Small objects that are read at once.
+const READS_AT_ONCE: usize = 16;
 
 const SCHEMES: [&str; 3] = ["s3", "gs", "az"];
-
-/// What the variables of the services' tools begin with.
-const VARIABLES: [&str; 3] = ["AWS_", "GOOGLE_", "AZURE_"];
 
 /// Whether this is an address, and not a path. One of another service is refused when it is opened.
 pub fn is_address(text: &str) -> bool {
@@ -49,7 +39,7 @@ pub fn is_address(text: &str) -> bool {
 /// A folder on object storage: a bucket, and what the names of its objects begin with.
 #[derive(Debug, Clone)]
 pub struct Objects {
-    store: Arc<dyn ObjectStore>,
+    client: Client,
     /// `s3://bucket`
     bucket: String,
     /// Without a slash at either end; may be empty.
@@ -123,7 +113,7 @@ impl Objects {
         let folder = folder.trim_matches('/').to_owned();
         Path::parse(&folder).map_err(|error| ObjectError::told(address, error.to_string()))?;
         Ok(Self {
-            store: client(&bucket)?,
+            client: Client::of(&bucket)?,
             bucket,
             folder,
         })
@@ -158,22 +148,44 @@ impl Objects {
         }
     }
 
-    /// An object's bytes and version; None: there is none.
-    pub fn get(&self, name: &str) -> Result<Option<(Bytes, Version)>, ObjectError> {
-        let (own, name) = (self.clone(), name.to_owned());
-        wait(async move { own.read(&name).await })
+    /// Waits for work that may be tried again.
+    fn patiently<T: Send + 'static, F: Future<Output = Result<T, ObjectError>> + Send>(
+        &self,
+        work: impl Fn(Self) -> F + Send + Sync + 'static,
+    ) -> Result<T, ObjectError> {
+        let own = self.clone();
+        wait(async move { own.client.patiently(|| work(own.clone())).await })
     }
 
-    /// The same, of a server that may be away for a while.
-    pub fn get_patiently(&self, name: &str) -> Result<Option<(Bytes, Version)>, ObjectError> {
-        let (own, name) = (self.clone(), name.to_owned());
-        wait(async move { patiently(|| own.read(&name)).await })
+    /// An object's bytes and version; None: there is none.
+    pub fn get(&self, name: &str) -> Result<Option<(Bytes, Version)>, ObjectError> {
+        let name = name.to_owned();
+        self.patiently(move |own| {
+            let name = name.clone();
+            async move { own.read(&name).await }
+        })
+    }
+
+    /// Some of the objects that there are, whole, in the order of their names here; several at once.
+    pub fn get_all(&self, names: Vec<String>) -> Result<Vec<Bytes>, ObjectError> {
+        let own = self.clone();
+        let get = move |name: String| {
+            let own = own.clone();
+            async move {
+                let found = own.client.patiently(|| own.read(&name)).await?;
+                let gone =
+                    || ObjectError::told(&own.address(&name), "is gone; run the command again");
+                found.map(|(bytes, _)| bytes).ok_or_else(gone)
+            }
+        };
+        let read = stream::iter(names.into_iter().map(get)).buffered(READS_AT_ONCE);
+        wait(read.try_collect())
     }
 
     async fn read(&self, name: &str) -> Result<Option<(Bytes, Version)>, ObjectError> {
         let path = self.path(name)?;
         let read = async {
-            let got = self.store.get(&path).await?;
+            let got = self.client.store.get(&path).await?;
             let version = Version {
                 e_tag: got.meta.e_tag.clone(),
                 version: got.meta.version.clone(),
@@ -189,12 +201,17 @@ impl Objects {
 
     /// What a listing would say of one object; None: there is none.
     pub fn look_at(&self, name: &str) -> Result<Option<Object>, ObjectError> {
-        let (store, path) = (self.store.clone(), self.path(name)?);
-        match wait(async move { store.head(&path).await }) {
-            Ok(meta) => Ok(Some(object(name.to_owned(), &meta))),
-            Err(object_store::Error::NotFound { .. }) => Ok(None),
-            Err(error) => Err(self.failed(name)(error)),
-        }
+        let name = name.to_owned();
+        self.patiently(move |own| {
+            let name = name.clone();
+            async move {
+                match own.client.store.head(&own.path(&name)?).await {
+                    Ok(meta) => Ok(Some(object(name, &meta))),
+                    Err(object_store::Error::NotFound { .. }) => Ok(None),
+                    Err(error) => Err(own.failed(&name)(error)),
+                }
+            }
+        })
     }
 
     /// Writes an object whole, under a condition. None: it does not hold, and nothing was written. The bytes must be the writer's
@@ -205,8 +222,11 @@ impl Objects {
         bytes: impl Into<Bytes>,
         condition: If,
     ) -> Result<Option<Version>, ObjectError> {
-        let (own, name, bytes) = (self.clone(), name.to_owned(), bytes.into());
-        wait(async move { patiently(|| own.write_if(&name, &bytes, &condition)).await })
+        let (name, bytes) = (name.to_owned(), bytes.into());
+        self.patiently(move |own| {
+            let (name, bytes, condition) = (name.clone(), bytes.clone(), condition.clone());
+            async move { own.write_if(&name, &bytes, &condition).await }
+        })
     }
 
     async fn write_if(
@@ -216,11 +236,21 @@ impl Objects {
         condition: &If,
     ) -> Result<Option<Version>, ObjectError> {
         let path = self.path(name)?;
-        let options = PutOptions::from(match condition {
+        let mode = match condition {
             If::Absent => PutMode::Create,
             If::Still(version) => PutMode::Update(version.clone()),
-        });
-        let put = self.store.put_opts(&path, bytes.clone().into(), options);
+        };
+        // Google serves public objects an hour long as they were.
+        let attributes = [(Attribute::CacheControl, "no-store")];
+        let options = PutOptions {
+            mode,
+            attributes: Attributes::from_iter(attributes),
+            ..PutOptions::default()
+        };
+        let put = self
+            .client
+            .store
+            .put_opts(&path, bytes.clone().into(), options);
         match put.await {
             Ok(put) => {
                 return Ok(Some(Version {
@@ -242,72 +272,71 @@ impl Objects {
 
     /// All objects below, in order of their names, which is that of their bytes.
     pub fn list(&self) -> Result<Vec<Object>, ObjectError> {
-        let (store, prefix) = (self.store.clone(), self.path("")?);
-        let listed = wait(async move {
-            let listed = store.list(Some(&prefix));
-            let objects = listed.map_ok(|meta| {
+        let mut objects = self.patiently(|own| async move {
+            let prefix = own.path("")?;
+            let listed = own.client.store.list(Some(&prefix)).map_ok(|meta| {
                 let name = meta.location.prefix_match(&prefix).map(|parts| {
                     let parts: Vec<String> = parts.map(|part| part.as_ref().to_owned()).collect();
                     parts.join("/")
                 });
                 object(name.unwrap_or_default(), &meta)
             });
-            objects.try_collect::<Vec<Object>>().await
-        });
-        let mut objects = listed.map_err(self.failed(""))?;
-        // Some tools make an empty object for a folder.
-        objects.retain(|object| !object.name.is_empty());
+            let listed = listed.try_collect::<Vec<Object>>().await;
+            listed.map_err(own.failed(""))
+        })?;
         objects.sort_by(|a, b| a.name.cmp(&b.name));
-        Ok(objects)
+        Ok(without_folders(objects))
     }
 
     /// Names of the folders directly below, and of the objects.
     pub fn names(&self) -> Result<(Vec<String>, Vec<String>), ObjectError> {
-        let (store, prefix) = (self.store.clone(), self.path("")?);
-        let folder = prefix.clone();
-        let listed = wait(async move { store.list_with_delimiter(Some(&folder)).await });
-        let listed = listed.map_err(self.failed(""))?;
-        let last = |path: &Path| path.filename().unwrap_or_default().to_owned();
-        let folders = listed.common_prefixes.iter().map(last).collect();
-        let below = listed.objects.iter().filter(|meta| meta.location != prefix);
-        let objects = below.map(|meta| last(&meta.location));
-        Ok((folders, objects.collect()))
+        self.patiently(|own| async move {
+            let prefix = own.path("")?;
+            let listed = own.client.store.list_with_delimiter(Some(&prefix)).await;
+            let listed = listed.map_err(own.failed(""))?;
+            let last = |path: &Path| path.filename().unwrap_or_default().to_owned();
+            let folders = listed.common_prefixes.iter().map(last).collect();
+            let below = listed.objects.iter().filter(|meta| meta.location != prefix);
+            let objects = below.map(|meta| last(&meta.location));
+            Ok((folders, objects.collect()))
+        })
     }
 
     /// Removes objects; one that is gone already is no error.
     pub fn remove(&self, names: &[String]) -> Result<(), ObjectError> {
         let paths = names.iter().map(|name| self.path(name));
         let paths: Vec<Path> = paths.collect::<Result<_, _>>()?;
-        let store = self.store.clone();
-        let removed = wait(async move {
-            let paths = stream::iter(paths.into_iter().map(Ok)).boxed();
-            let mut removed = store.delete_stream(paths);
-            while let Some(result) = removed.next().await {
-                match result {
-                    Ok(_) | Err(object_store::Error::NotFound { .. }) => {}
-                    Err(error) => return Err(error),
+        self.patiently(move |own| {
+            let paths = stream::iter(paths.clone().into_iter().map(Ok)).boxed();
+            async move {
+                let mut removed = own.client.store.delete_stream(paths);
+                while let Some(result) = removed.next().await {
+                    match result {
+                        Ok(_) | Err(object_store::Error::NotFound { .. }) => {}
+                        Err(error) => return Err(own.failed("")(error)),
+                    }
                 }
+                Ok(())
             }
-            Ok(())
-        });
-        removed.map_err(self.failed(""))
+        })
     }
 }
 
-/// Tries again while it may be the network or the server.
-async fn patiently<T, F: Future<Output = Result<T, ObjectError>>>(
-    mut work: impl FnMut() -> F,
-) -> Result<T, ObjectError> {
-    let begun = Instant::now();
-    loop {
-        match work().await {
-            Err(error) if error.may_pass && begun.elapsed() < PATIENCE => {
-                tracing::warn!("{error}; trying again");
-                tokio::time::sleep(PAUSE).await;
-            }
-            done => return done,
-        }
-    }
+/// Without the empty objects that some tools make for folders; of objects in order.
+fn without_folders(objects: Vec<Object>) -> Vec<Object> {
+    let names: Vec<String> = objects.iter().map(|object| object.name.clone()).collect();
+    let is_folder = |object: &Object| {
+        let folder = format!("{}/", object.name);
+        let behind = names.partition_point(|name| *name < folder);
+        let has_some = names
+            .get(behind)
+            .is_some_and(|name| name.starts_with(&folder));
+        object.name.is_empty() || (object.bytes == 0 && has_some)
+    };
+    objects
+        .into_iter()
+        .filter(|object| !is_folder(object))
+        .collect()
 }
 
 fn object(name: String, meta: &object_store::ObjectMeta) -> Object {
@@ -321,25 +350,4 @@ fn object(name: String, meta: &object_store::ObjectMeta) -> Object {
         bytes: meta.size,
         version: tag.unwrap_or_else(|| format!("@{}", meta.last_modified.to_rfc3339())),
     }
-}
-
-/// The client of a bucket. There is one, whoever asks: it keeps connections.
-fn client(bucket: &str) -> Result<Arc<dyn ObjectStore>, ObjectError> {
-    static CLIENTS: Mutex<Option<HashMap<String, Arc<dyn ObjectStore>>>> = Mutex::new(None);
-    let mut clients = CLIENTS.lock().unwrap_or_else(PoisonError::into_inner);
-    let clients = clients.get_or_insert_default();
-    if let Some(client) = clients.get(bucket) {
-        return Ok(client.clone());
-    }
-    let url = Url::parse(bucket).map_err(|e| ObjectError::told(bucket, e.to_string()))?;
-    let of_tools = |(name, _): &(String, String)| VARIABLES.iter().any(|v| name.starts_with(v));
-    let variables = std::env::vars_os()
-        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-    let patient = ("timeout".to_owned(), REQUEST.to_owned());
-    let options = std::iter::once(patient).chain(variables.filter(of_tools));
-    let (client, _) =
-        parse_url_opts(&url, options).map_err(|error| ObjectError::new(bucket, &error))?;
-    let client: Arc<dyn ObjectStore> = client.into();
-    clients.insert(bucket.to_owned(), client.clone());
-    Ok(client)
 }

@@ -10,7 +10,7 @@ use std::{
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt, WriteMultipart};
 
-use super::{Object, ObjectError, Objects, patiently, wait};
+use super::{Object, ObjectError, Objects, wait};
 
 /// Files on their way at once.
 const AT_ONCE: usize = 4;
@@ -31,7 +31,10 @@ impl Objects {
         let objects = self.clone();
         let send = move |(file, name): (PathBuf, String)| {
             let objects = objects.clone();
-            async move { patiently(|| upload(objects.clone(), file.clone(), name.clone())).await }
+            async move {
+                let work = || upload(objects.clone(), file.clone(), name.clone());
+                objects.client.patiently(work).await
+            }
         };
         some_at_once(files.into_iter().map(send))
     }
@@ -75,11 +78,11 @@ async fn upload(objects: Objects, file: PathBuf, name: String) -> Result<(), Obj
     if bytes <= PART {
         let mut whole = Vec::with_capacity(bytes as usize);
         open.read_to_end(&mut whole).map_err(local)?;
-        let put = objects.store.put(&path, whole.into()).await;
+        let put = objects.client.store.put(&path, whole.into()).await;
         return put.map(|_| ()).map_err(objects.failed(&name));
     }
     let part = PART.max(bytes.div_ceil(MOST_PARTS)) as usize;
-    let begun = objects.store.put_multipart(&path).await;
+    let begun = objects.client.store.put_multipart(&path).await;
     let begun = begun.map_err(objects.failed(&name))?;
     let mut writer = WriteMultipart::new_with_chunk_size(begun, part);
     let mut buffer = vec![0; part];
@@ -87,7 +90,7 @@ async fn upload(objects: Objects, file: PathBuf, name: String) -> Result<(), Obj
         let waited = writer.wait_for_capacity(PARTS_AT_ONCE).await;
         let read = match waited {
             Ok(()) => read_full(&mut open, &mut buffer).map_err(local),
-            Err(error) => Err(objects.failed(&name)(error)),
+            Err(error) => Err(of_parts(objects.failed(&name)(error))),
         };
         match read {
             Ok(0) => break,
@@ -100,7 +103,21 @@ async fn upload(objects: Objects, file: PathBuf, name: String) -> Result<(), Obj
         }
     }
     let finished = writer.finish().await;
-    finished.map(|_| ()).map_err(objects.failed(&name))
+    let failed = objects.failed(&name);
+    finished
+        .map(|_| ())
+        .map_err(|error| of_parts(failed(error)))
+}
+
+/// That there is no such upload may come of an earlier answer that was lost: the object may be there, and the file is sent again.
+fn of_parts(error: ObjectError) -> ObjectError {
+    if !error.is_absence {
+        return error;
+    }
+    let message = "the service does not know the upload of this file, or not any more";
+    let mut error = ObjectError::told(&error.address, message);
+    error.may_pass = true;
+    error
 }
 
 fn read_full(file: &mut File, buffer: &mut [u8]) -> std::io::Result<usize> {
@@ -134,13 +151,19 @@ async fn download(objects: Objects, object: Object, file: PathBuf) -> Result<(),
     let path = Arc::new(objects.path(&object.name)?);
     let ranges = (0..object.bytes.div_ceil(PART)).map(|n| {
         let range = n * PART..((n + 1) * PART).min(object.bytes);
-        let (store, path, version) = (objects.store.clone(), path.clone(), object.version.clone());
-        async move { read_range(&*store, &path, range, version).await }
+        let (objects, object, path) = (objects.clone(), object.clone(), path.clone());
+        async move {
+            let read = || async {
+                let version = object.version.clone();
+                let read = read_range(&*objects.client.store, &path, range.clone(), version).await;
+                read.map_err(objects.failed(&object.name))
+            };
+            objects.client.patiently(read).await
+        }
     });
     let mut parts = stream::iter(ranges).buffered(PARTS_AT_ONCE);
     while let Some(part) = parts.next().await {
-        let part = part.map_err(objects.failed(&object.name))?;
-        temporary.write_all(&part).map_err(local)?;
+        temporary.write_all(&part?).map_err(local)?;
     }
     let written = temporary
         .as_file_mut()

@@ -316,7 +316,10 @@ impl Output {
         replace(&path, |file| {
             writeln!(file, "{number}").map_err(StoreError::io(&path))
         })?;
-        self.remove_journal(number)?;
+        // It is published; the next writer removes what is left.
+        if let Err(error) = self.remove_journal(number) {
+            tracing::warn!("{error}");
+        }
         Ok(number)
     }
 

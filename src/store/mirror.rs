@@ -20,7 +20,7 @@ mod writing;
 
 use std::{
     collections::HashSet,
-    fs,
+    fs::{self, File, TryLockError},
     path::{Path, PathBuf},
 };
 
@@ -42,6 +42,9 @@ const PIECES: &str = "journal";
 
 /// Object that says of a generation that it is being removed.
 const REMOVED: &str = "REMOVED";
+
+/// File of the mirror that is locked while a generation is fetched.
+const FETCHING: &str = "FETCHING";
 
 /// Bytes that are fetched without a word.
 const QUIET: u64 = 1 << 20;
@@ -237,8 +240,34 @@ impl Mirror {
         let Some(number) = self.current()? else {
             return Ok(None);
         };
-        self.fetch_generation(number, files)?;
+        if self.fetch_generation(number, files)? {
+            self.forget_removed()?;
+        }
         Ok(Some(number))
+    }
+
+    /// Removes the mirrors of published generations that are on the storage no more.
+    fn forget_removed(&self) -> Result<(), StoreError> {
+        let there: HashSet<u64> = self.numbers()?.into_iter().collect();
+        self.forget_others(&|number, folder| {
+            !there.contains(&number) && !folder.join(JOURNAL).exists()
+        })
+    }
+
+    /// Removes the numbered folders that may go.
+    fn forget_others(&self, may_go: &dyn Fn(u64, &Path) -> bool) -> Result<(), StoreError> {
+        let folder = self.folder.join(GENERATIONS);
+        for entry in fs::read_dir(&folder).map_err(StoreError::io(&folder))? {
+            let path = entry.map_err(StoreError::io(&folder))?.path();
+            let number = path
+                .file_name()
+                .and_then(|name| name.to_str()?.parse().ok());
+            if number.is_some_and(|number| may_go(number, &path)) {
+                remove_folder(&path)?;
+                let _ = fs::remove_file(path.with_extension("version"));
+            }
+        }
+        Ok(())
     }
 
     /// Fetches every object of a generation again, whatever the mirror has, and removes what is no object. Each file is replaced, so
@@ -252,6 +281,7 @@ impl Mirror {
                 None => return Ok(None),
             },
         };
+        let _turn = self.turn()?;
         self.forget_another(number)?;
         let (remote, local) = (self.generation(number), self.local(number));
         let objects = objects_of(&remote, Files::All)?;
@@ -266,20 +296,38 @@ impl Mirror {
         Ok(Some(number))
     }
 
-    fn fetch_generation(&self, number: u64, files: Files) -> Result<(), StoreError> {
+    /// Returns whether anything was not here yet.
+    fn fetch_generation(&self, number: u64, files: Files) -> Result<bool, StoreError> {
+        let _turn = self.turn()?;
         self.forget_another(number)?;
         let remote = self.generation(number);
         let objects = objects_of(&remote, files)?;
         self.download(&remote, objects, &self.local(number))
     }
 
-    /// Downloads what the folder does not have in this size.
+    /// One process at a time fetches: the next finds what the one before it has fetched, and nothing is removed while it comes.
+    fn turn(&self) -> Result<File, StoreError> {
+        let path = self.folder.join(GENERATIONS).join(FETCHING);
+        let failed = |error| StoreError::io(&path)(error);
+        let file = File::options().create(true).append(true).open(&path);
+        let file = file.map_err(failed)?;
+        if let Err(TryLockError::WouldBlock) = file.try_lock() {
+            tracing::info!(
+                "another process fetches into {}; waiting for it",
+                self.folder.display()
+            );
+        }
+        file.lock().map_err(failed)?;
+        Ok(file)
+    }
+
+    /// Downloads what the folder does not have in this size; returns whether there was any.
     fn download(
         &self,
         remote: &Objects,
         objects: Vec<Object>,
         folder: &Path,
-    ) -> Result<(), StoreError> {
+    ) -> Result<bool, StoreError> {
         let mut files = into(objects, folder);
         files.retain(|(object, path)| {
             fs::metadata(path).map_or(true, |metadata| metadata.len() != object.bytes)
@@ -295,7 +343,9 @@ impl Mirror {
                 }
             }
         }
-        Ok(remote.download(files)?)
+        let is_some = !files.is_empty();
+        remote.download(files)?;
+        Ok(is_some)
     }
 
     /// Removes the mirror of a generation that is another one by now: the output was removed and built again. A published
@@ -345,19 +395,10 @@ impl Mirror {
                 State::Removed | State::Damaged => {}
             }
         }
-        let folder = self.folder.join(GENERATIONS);
-        for entry in fs::read_dir(&folder).map_err(StoreError::io(&folder))? {
-            let path = entry.map_err(StoreError::io(&folder))?.path();
-            let number = path
-                .file_name()
-                .and_then(|name| name.to_str()?.parse().ok());
-            let gone = number.filter(|number| !published.contains(number));
-            // That of a writer killed in publication stays: see `Adopted`.
-            if gone.is_some_and(|number| !unfinished.contains(&number)) && may_go(&path) {
-                remove_folder(&path)?;
-                let _ = fs::remove_file(path.with_extension("version"));
-            }
-        }
+        // That of a writer killed in publication stays: see `Adopted`.
+        self.forget_others(&|number, folder| {
+            !published.contains(&number) && !unfinished.contains(&number) && may_go(folder)
+        })?;
         Ok(unfinished)
     }
 
@@ -402,20 +443,22 @@ impl Mirror {
 
     fn journal(&self, number: u64) -> Result<RemoteJournal, StoreError> {
         let remote = self.generation(number).below(PIECES);
-        let mut journal = RemoteJournal {
-            number,
-            pieces: 0,
-            lines: Vec::new(),
-        };
-        while let Some((bytes, _)) = remote.get(&sending::piece(journal.pieces))? {
+        let listed = remote.list()?;
+        let names = (0..).map(sending::piece).zip(&listed);
+        let names = names.take_while(|(piece, object)| object.name == *piece);
+        let names: Vec<String> = names.map(|(piece, _)| piece).collect();
+        let pieces = names.len();
+        let mut lines = Vec::new();
+        for bytes in remote.get_all(names)? {
             let text = String::from_utf8_lossy(&bytes);
             // The first line names the writer.
-            journal
-                .lines
-                .extend(text.lines().skip(1).map(str::to_owned));
-            journal.pieces += 1;
+            lines.extend(text.lines().skip(1).map(str::to_owned));
         }
-        Ok(journal)
+        Ok(RemoteJournal {
+            number,
+            pieces,
+            lines,
+        })
     }
 }
 

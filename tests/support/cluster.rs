@@ -23,6 +23,8 @@ pub struct Cluster<'a> {
     pub host: String,
     pub scheduler: Option<Process>,
     pub executors: Vec<Process>,
+    /// Where they run, in the same order.
+    pub machines: Vec<Machine>,
     /// Where each process has a machine of its own.
     network: Option<Network>,
 }
@@ -71,6 +73,7 @@ impl<'a> Cluster<'a> {
             machine,
             scheduler: None,
             executors: Vec::new(),
+            machines: Vec::new(),
             network,
         };
         cluster.schedule();
@@ -90,21 +93,19 @@ impl<'a> Cluster<'a> {
 
     /// Starts an executor in this folder, and gives its address.
     pub fn join(&mut self, folder: &Path) -> String {
+        self.join_with(folder, &["--tasks", "1"])
+    }
+
+    pub fn join_with(&mut self, folder: &Path, more: &[&str]) -> String {
         let machine = machine(self.network.as_ref());
         let listen = format!("{}:{}", machine.address, ports(2));
         let url = self.url();
-        let arguments = [
-            "executor",
-            "--scheduler",
-            &url,
-            "--listen",
-            &listen,
-            "--tasks",
-            "1",
-        ];
+        let own = ["executor", "--scheduler", &url, "--listen", &listen];
+        let arguments = [&own[..], more].concat();
         let log = format!("executor-{}", listen.replace(':', "-"));
         let executor = self.process(&machine, folder, &arguments, &log);
         self.executors.push(executor);
+        self.machines.push(machine);
         listen
     }
 
@@ -112,6 +113,11 @@ impl<'a> Cluster<'a> {
         let mut command = machine.command(&assert_cmd::cargo::cargo_bin("intendex"));
         command.envs(self.environment.iter().cloned());
         run(command, self.place, folder, arguments, log)
+    }
+
+    /// Whether each process has a network of its own.
+    pub fn is_apart(&self) -> bool {
+        self.network.is_some()
     }
 
     fn url(&self) -> String {

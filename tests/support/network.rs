@@ -1,6 +1,6 @@
 //! Machines of their own as far as the network goes: namespaces (Linux, root) joined by a bridge.
 
-use std::{cell::Cell, path::Path, process::Command};
+use std::{cell::Cell, path::Path, process::Command, thread, time::Duration};
 
 /// Gone, with its machines, when this goes.
 pub struct Network {
@@ -69,6 +69,14 @@ impl Machine {
             namespace: None,
             address: "127.0.0.1".into(),
         }
+    }
+
+    /// Takes its cable out for a while; what runs there goes on.
+    pub fn unplugged(&self, time: Duration) -> Result<(), String> {
+        let namespace = self.namespace.as_ref().ok_or("this machine has no cable")?;
+        ip(&format!("link set {namespace} down"))?;
+        thread::sleep(time);
+        ip(&format!("link set {namespace} up"))
     }
 
     /// Runs a program there.

@@ -218,6 +218,9 @@ impl Loaded {
         }
         build::start_threads(own.engine.threads);
         let (models, fingerprints) = build::identify(&own)?;
+        tracing::info!(
+            "works for another job: its models are loaded here when they are first needed"
+        );
         Ok(Self {
             job: job.clone(),
             models,

@@ -3,6 +3,7 @@
 use super::{Earlier, Planner, count::Counted, queries};
 use crate::{
     engine::{build::stages, stage::Stage},
+    job::spec::VectorType,
     store::{Dataset, index_shards, manifest::FileSummary},
 };
 
@@ -20,15 +21,27 @@ struct Sizes {
 }
 
 impl Planner<'_> {
-    /// Most bytes that the new generation takes while it is built, beside those already there.
-    pub(super) fn disk(&self, corpus: &Counted) -> (u64, String) {
-        let sizes = match self.alike() {
+    fn sizes(&self, corpus: &Counted) -> Sizes {
+        match self.alike() {
             Some(earlier) => published(self, earlier, corpus),
             None => self.expected(corpus),
-        };
-        let (mut bytes, mut basis) = (sizes.whole, sizes.basis.to_owned());
+        }
+    }
+
+    /// Most bytes that a generation takes while it is built from nothing.
+    pub(super) fn disk_of_first(&self, corpus: &Counted) -> u64 {
+        let sizes = self.sizes(corpus);
+        match self.job.sparse.enabled {
+            true => sizes.whole + sizes.sparse,
+            false => sizes.whole,
+        }
+    }
+
+    /// Most bytes that the new generation takes while it is built, beside those already there.
+    pub(super) fn disk(&self, corpus: &Counted) -> (u64, String) {
+        let sizes = self.sizes(corpus);
+        let (mut bytes, mut basis) = (self.disk_of_first(corpus), sizes.basis.to_owned());
         if self.job.sparse.enabled {
-            bytes += sizes.sparse;
             basis += "; the sparse index once more while its parts are merged";
         }
         if stages(self.job).into_iter().any(|s| self.unchanged(s)) {
@@ -54,13 +67,18 @@ impl Planner<'_> {
             true => (corpus.all.chunks, queries(self.job, &corpus.all)),
             false => (0, 0),
         };
-        let vectors = |rows: u64| rows * self.dim as u64 * 4;
+        let number = match self.job.output.vectors {
+            VectorType::F32 => 4,
+            VectorType::F16 => 2,
+        };
+        let vectors = |rows: u64| rows * self.dim as u64 * number;
+        let indexed = (chunks + queries) * self.dim as u64 * 4;
         Sizes {
-            whole: 2 * vectors(chunks + queries) + 3 * corpus.all.bytes,
+            whole: vectors(chunks + queries) + indexed + 3 * corpus.all.bytes,
             sparse: corpus.all.bytes,
             stage: vectors(chunks.max(queries)).max(corpus.all.bytes),
-            basis: "vectors of 4 bytes a number, in the dataset and in FAISS; texts three times their size, in the \
-                    datasets and in Tantivy",
+            basis: "vectors as output.vectors says in the dataset, of 4 bytes a number in FAISS; texts three times their size, in \
+                    the datasets and in Tantivy",
         }
     }
 }

@@ -1,11 +1,11 @@
-//! What a job comes to on other corpora and clusters: each stage at the rate that the last run had, rows, room and memory in
+//! What a job comes to on other corpora and clusters: each stage at the rate that the last run had or that is given, rows, room and memory in
 //! proportion to the documents, the map stages divided among executors.
 
 use serde::Serialize;
 
-use super::{Planner, Scales, count::Counted, queries, work};
+use super::{Planner, Suppose, count::Counted, queries, work};
 use crate::{
-    engine::{EngineError, build::stages, ingest},
+    engine::{EngineError, build::stages, indexes, ingest},
     index::dense,
 };
 
@@ -24,68 +24,105 @@ pub struct Scaled {
     pub disk_bytes: u64,
     /// The dense index of the most rows, which FAISS builds in memory.
     pub index_memory_bytes: u64,
+    /// The factory string of the dense index over the chunks, or of each of its shards.
+    pub dense_index: Option<String>,
 }
 
 impl Planner<'_> {
-    pub(super) fn scaled(
-        &self,
-        scales: &Scales,
-        corpus: &Counted,
-        disk_bytes: u64,
-    ) -> Result<Vec<Scaled>, EngineError> {
+    pub(super) fn scaled(&self, corpus: &Counted) -> Result<Vec<Scaled>, EngineError> {
         let mut scaled = Vec::new();
-        if scales.documents.is_empty() {
+        let Suppose {
+            documents: sizes,
+            executors: clusters,
+            ..
+        } = self.suppose;
+        if sizes.is_empty() {
             return Ok(scaled);
         }
+        let disk = self.disk_of_first(corpus) as f64;
         let own = corpus.all.documents.max(1) as f64;
         let rows = (corpus.all.chunks, queries(self.job, &corpus.all));
-        let mut alone = self.rate(ingest::STAGE, corpus.all.documents)?;
+        let mut alone = self.known_seconds(ingest::STAGE, corpus.all.documents)?;
         for (step, rows) in self.steps(rows) {
-            alone += self.rate(step, rows)?;
+            alone += self.known_seconds(step, rows)?;
         }
         let mut spread = 0.0;
         for stage in stages(self.job) {
-            spread += self.rate(stage.name(), work(stage, self.job, &corpus.all).compute)?;
+            spread +=
+                self.known_seconds(stage.name(), work(stage, self.job, &corpus.all).compute)?;
         }
-        for &documents in &scales.documents {
+        for &documents in sizes {
             let times = documents as f64 / own;
-            for &executors in &scales.executors {
+            let indexes = self.dense_indexes(rows, times);
+            self.warn_of_rates(documents, &indexes);
+            for &executors in clusters {
                 let alone_seconds = alone * times;
                 scaled.push(Scaled {
                     documents,
                     executors,
                     seconds: alone_seconds + spread * times / executors as f64,
                     alone_seconds,
-                    disk_bytes: (disk_bytes as f64 * times) as u64,
-                    index_memory_bytes: self.index_memory(rows, times),
+                    disk_bytes: (disk * times) as u64,
+                    index_memory_bytes: self.index_memory(&indexes),
+                    dense_index: indexes.first().map(|(.., factory)| factory.clone()),
                 });
             }
         }
         Ok(scaled)
     }
 
-    /// Seconds for so many rows at the rate of the last run.
-    fn rate(&self, stage: &str, rows: u64) -> Result<f64, EngineError> {
+    /// Seconds for so many rows, at a rate that must be known.
+    fn known_seconds(&self, stage: &str, rows: u64) -> Result<f64, EngineError> {
         self.seconds(stage, rows).ok_or_else(|| {
             EngineError::Refused(format!(
                 "no rate of the stage {stage} is known, by which a plan is scaled; build the job on a sample of the corpus first, on \
-                 the machine whose rates you want"
+                 the machine whose rates you want, or give one: --rate {stage}=ROWS_PER_SECOND"
             ))
         })
     }
 
-    fn index_memory(&self, (chunks, queries): (u64, u64), times: f64) -> u64 {
-        if !self.job.dense.enabled {
-            return 0;
-        }
-        // Shards are built one after the other.
-        let of = |rows: u64| {
+    /// The largest dense index of each kind that is built: its step, its rows and its factory.
+    fn dense_indexes(&self, rows: (u64, u64), times: f64) -> Vec<(&'static str, u64, String)> {
+        let dense = [indexes::DENSE_TEXT, indexes::DENSE_QUERIES];
+        let steps = self.steps(rows).into_iter();
+        let dense = steps.filter(|(step, _)| dense.contains(step));
+        let of = |(step, rows): (&'static str, u64)| {
             let rows = (rows as f64 * times) as u64 / self.job.index.shards as u64;
             let factory = dense::resolve(&self.job.dense.factory, rows as usize);
+            (step, rows, factory)
+        };
+        dense.map(of).collect()
+    }
+
+    /// Shards are built one after the other.
+    fn index_memory(&self, indexes: &[(&str, u64, String)]) -> u64 {
+        let bytes = |(_, rows, factory): &(&str, u64, String)| {
             let number = if factory.contains("fp16") { 2 } else { 4 };
             let links = if factory.contains("HNSW") { LINKS } else { 0 };
             rows * (self.dim as u64 * number + links)
         };
-        of(chunks).max(of(self.kept(queries)))
+        indexes.iter().map(bytes).max().unwrap_or(0)
+    }
+
+    /// Says where a rate is that of an index of another kind, which may be many times faster.
+    fn warn_of_rates(&self, documents: u64, indexes: &[(&'static str, u64, String)]) {
+        let Some(earlier) = &self.earlier else { return };
+        let built = &earlier.published.manifest.indexes;
+        for (step, rows, factory) in indexes {
+            let built = match *step {
+                indexes::DENSE_TEXT => &built.dense_text,
+                _ => &built.dense_queries,
+            };
+            let Some(built) = built.as_ref().filter(|built| !built.kind.contains(factory)) else {
+                continue;
+            };
+            if !self.suppose.rates.contains_key(*step) {
+                tracing::warn!(
+                    "{documents} documents: {step} is counted at the rate of {}, but {rows} rows come to {factory}, which takes \
+                     longer; give its rate by --rate {step}=ROWS_PER_SECOND",
+                    built.kind
+                );
+            }
+        }
     }
 }

@@ -123,11 +123,11 @@ impl Writer {
             None => self.newest_before(self.output.current()?.0)?,
         };
         let manifest = self.output.folder(target).join(MANIFEST);
-        if !manifest.exists() {
-            return Err(self.invalid(format!("there is no generation {target}")));
-        }
         if let Some(writing) = &self.output.writing {
             writing.check_published(target)?;
+        }
+        if !manifest.exists() {
+            return Err(self.invalid(format!("there is no generation {target}")));
         }
         let published = self.output.generation(target, read_json(&manifest)?);
         if let Some(difference) = published.difference()? {

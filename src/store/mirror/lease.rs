@@ -110,7 +110,7 @@ impl Lease {
     }
 
     fn is_ours_there(&self) -> Result<bool, StoreError> {
-        let there = self.objects.get_patiently(LOCK)?;
+        let there = self.objects.get(LOCK)?;
         let holder = there.and_then(|(bytes, _)| serde_json::from_slice::<Holder>(&bytes).ok());
         Ok(holder.is_some_and(|holder| holder.nonce == self.nonce))
     }

@@ -64,7 +64,11 @@ impl Writing {
         }
         let current = mirror.fetch_root()?;
         let unfinished = mirror.mirror_published(&|_| true)?;
-        let adopted = mirror.adopt(building)?;
+        // Who builds nothing goes on from nothing.
+        let adopted = match job {
+            Some(_) => mirror.adopt(building)?,
+            None => None,
+        };
         Ok(Self {
             mirror,
             lease: lease.into(),
@@ -228,10 +232,11 @@ impl Writing {
         Ok(bytes)
     }
 
-    /// Refuses to go to a generation of which the storage has not all.
+    /// Refuses to go to a generation that is on the storage, but not all of it.
     pub fn check_published(&self, number: u64) -> Result<(), StoreError> {
         let current = self.mirror.current().unwrap_or_default();
-        if self.mirror.state(number, current)? == State::Published {
+        let is_there = self.mirror.numbers()?.contains(&number);
+        if !is_there || self.mirror.state(number, current)? == State::Published {
             return Ok(());
         }
         let message =
