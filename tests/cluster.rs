@@ -232,7 +232,9 @@ fn two_jobs_share_an_executor() {
     for build in together {
         assert_eq!(end(build), Some(0), "{}", logs(&place));
     }
-    let loaded = logs(&place).matches("works for another job").count();
+    let loaded = logs(&place)
+        .matches("a job that it has no models of")
+        .count();
     assert_eq!(loaded, 2, "{}", logs(&place));
     for (number, set) in sets.iter().enumerate() {
         let local = format!("output.path=local-{number}");
@@ -269,7 +271,7 @@ fn build(place: &Place, cluster: &Cluster) -> Process {
 /// which an executor's cable is out for so many seconds that it is not missed, or given up, or has given up its scheduler. With
 /// two thousand abstracts of SciFact.
 #[test]
-#[ignore = "takes a quarter of an hour; run by `make test-cluster-kills`"]
+#[ignore = "takes half an hour; run by `make test-cluster-kills`"]
 fn executors_are_killed_at_any_moment_of_a_real_corpus() {
     let data = std::env::var("INTENDEX_EVAL_DATA").expect("INTENDEX_EVAL_DATA");
     let kills = std::env::var("INTENDEX_KILLS").map_or(10, |n| n.parse().unwrap());

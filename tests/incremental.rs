@@ -295,6 +295,43 @@ fn a_plan_is_scaled_to_other_corpora_clusters_and_rates() {
     assert!(near(2.0 * slow[0].0, slow[2].0) && near(2.0 * slow[0].1, slow[3].1));
     let chunks = plan_json(&place, &["--set", "expand.queries=2"]);
     let chunks = chunks["stages"][4]["compute"].as_f64().unwrap() / documents().len() as f64;
+    // A dense index of another kind is not as fast.
+    let large = [
+        "plan",
+        "job.toml",
+        "--format",
+        "json",
+        "--documents",
+        "1000,100000000",
+    ];
+    let output = place.run(&large);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let warning = "index-dense-text is counted at the last run's rate, of Flat, but these sizes come to Flat and IVF";
+    assert!(said.contains(warning), "{said}");
+    let plan: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(
+        plan["scaled"][0]["dense_indexes"],
+        serde_json::json!(["Flat", "Flat"])
+    );
+    let output = place.run(
+        &[
+            &large[..],
+            &[
+                "--rate",
+                "index-dense-text=9",
+                "--rate",
+                "index-dense-queries=9",
+            ],
+        ]
+        .concat(),
+    );
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        said.contains("index-dense-text is counted at one rate that was given"),
+        "{said}"
+    );
+    let twice = refusal(&["--rate", "queries=1", "--rate", "queries=2"]);
+    assert!(twice.contains("two rates for queries"), "{twice}");
     let faster = slow[0].0 - scaled("queries=1000")[0].0;
     assert!(near(faster, 1000.0 * chunks * (1000.0 - 0.001)), "{faster}");
 }

@@ -7,6 +7,7 @@ mod storage;
 use std::{
     collections::BTreeMap,
     fs,
+    net::TcpListener,
     path::Path,
     process::{Child, Command, Output, Stdio},
     sync::Arc,
@@ -187,14 +188,18 @@ fn what_is_published_is_what_a_folder_would_have() {
     // Several at once, on a machine with nothing.
     let crowd = machine(&place, &storage, "crowd");
     let search = || {
-        let mut search = crowd.command(&["search", &out, "spring tides at full moon"]);
-        search.stdout(Stdio::piped()).spawn().unwrap()
+        let mut search = crowd.command(&["search", "-v", &out, "spring tides at full moon"]);
+        search.stdout(Stdio::piped()).stderr(Stdio::piped());
+        search.spawn().unwrap()
     };
     let searches: Vec<Child> = (0..4).map(|_| search()).collect();
+    let mut said = String::new();
     for search in searches {
         let output = search.wait_with_output().unwrap();
         assert_eq!(String::from_utf8(output.stdout).unwrap(), found);
+        said += &String::from_utf8(output.stderr).unwrap();
     }
+    assert_eq!(said.matches(" fetching ").count(), 1, "{said}");
     let said = second.succeed(&arguments);
     assert!(said.contains("is up to date"), "{said}");
     assert!(
@@ -535,6 +540,17 @@ fn what_is_wrong_is_said_without_secrets() {
         here.fail(&["search", "s3://bucket/nothing", "x"])
             .contains("no published index here")
     );
+    // A server that was never there is not waited for.
+    let begun = Instant::now();
+    let nowhere = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let mut nobody = here.command(&["generations", "s3://bucket/out"]);
+    let output = nobody.env("AWS_ENDPOINT_URL", format!("http://{nowhere}"));
+    let said = told(&output.output().unwrap());
+    assert!(said.contains("AWS_ENDPOINT_URL where it is set"), "{said}");
+    assert!(begun.elapsed() < Duration::from_secs(120), "{said}");
     let mut wrong = here.command(&["generations", "s3://bucket/out"]);
     let output = wrong
         .env("AWS_SECRET_ACCESS_KEY", "another-secret")

@@ -36,6 +36,7 @@ pub struct PlanArgs {
         value_name = "N",
         value_delimiter = ',',
         default_value = "1",
+        requires = "documents",
         env = "INTENDEX_PLAN_EXECUTORS"
     )]
     pub executors: Vec<NonZeroU64>,
@@ -57,10 +58,16 @@ pub struct PlanArgs {
 pub fn run(args: PlanArgs) -> anyhow::Result<ExitStatus> {
     let job = load_job(&args.job, &args.set)?;
     let numbers = |numbers: &[NonZeroU64]| numbers.iter().map(|n| n.get()).collect();
+    let mut rates = BTreeMap::new();
+    for (stage, rows) in args.rate {
+        if rates.insert(stage.clone(), rows).is_some() {
+            anyhow::bail!("--rate gives two rates for {stage}");
+        }
+    }
     let suppose = Suppose {
         documents: numbers(&args.documents),
         executors: numbers(&args.executors),
-        rates: args.rate.into_iter().collect(),
+        rates,
     };
     let plan = engine::plan::plan(&job, &suppose).map_err(EngineError::with_remedy)?;
     let mut out = std::io::stdout().lock();
@@ -97,7 +104,7 @@ pub fn run(args: PlanArgs) -> anyhow::Result<ExitStatus> {
         out,
         "time {} ({}); disk {} ({})",
         time(plan.seconds),
-        rates(&plan.given_rates),
+        basis(&plan.given_rates),
         bytes(plan.disk_bytes),
         plan.disk_basis
     )?;
@@ -123,7 +130,7 @@ pub fn run(args: PlanArgs) -> anyhow::Result<ExitStatus> {
 }
 
 /// Whose rates they are.
-fn rates(given: &BTreeMap<String, f64>) -> String {
+fn basis(given: &BTreeMap<String, f64>) -> String {
     let given = given.iter().map(|(stage, rows)| format!("{stage} {rows}"));
     match given.collect::<Vec<_>>().join(", ") {
         none if none.is_empty() => "rates of the last run".into(),
@@ -141,7 +148,7 @@ fn write_scaled(out: &mut impl Write, plan: &Plan) -> std::io::Result<()> {
     )?;
     writeln!(
         out,
-        "{:>14}{:>11}{:>12}{:>16}{:>12}{:>16}  dense index",
+        "{:>14}{:>11}{:>12}{:>16}{:>12}{:>16}  dense indexes",
         "documents", "executors", "time", "of it alone", "disk", "index memory"
     )?;
     for scaled in &plan.scaled {
@@ -154,13 +161,23 @@ fn write_scaled(out: &mut impl Write, plan: &Plan) -> std::io::Result<()> {
             time(Some(scaled.alone_seconds)),
             bytes(scaled.disk_bytes),
             bytes(scaled.index_memory_bytes),
-            scaled.dense_index.as_deref().unwrap_or("none")
+            dense(&scaled.dense_indexes)
         )?;
     }
     writeln!(
         out,
         "alone: what the building process does by itself, the documents, indexes and verification; index memory: the largest dense index, or shard of one, which is built in memory"
     )
+}
+
+/// Of chunks and queries, once where they are of one kind.
+fn dense(kinds: &[String]) -> String {
+    match kinds {
+        [] => "none".into(),
+        [one] => one.clone(),
+        [first, rest @ ..] if rest.iter().all(|kind| kind == first) => first.clone(),
+        several => several.join(" and "),
+    }
 }
 
 /// A stage's name and its rate.

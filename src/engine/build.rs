@@ -399,10 +399,11 @@ impl Build<'_> {
         store::remove_temporary(&folder)?;
         let manifest = self.manifest(&folder, indexes)?;
         store::replace_json(&folder.join("manifest.json"), &manifest)?;
-        let meter = Meter::start();
+        let (meter, busy) = (Meter::start(), self.models.busy());
         let findings = self.verify(&folder, &manifest)?;
         let mut tally = Tally::default();
         meter.stop(&mut tally);
+        tally.model_seconds = (self.models.busy() - busy).as_secs_f64();
         if !findings.is_empty() {
             return Err(EngineError::Unsound { folder, findings });
         }

@@ -86,7 +86,6 @@ pub struct StagePlan {
 }
 
 pub fn plan(job: &Job, suppose: &Suppose) -> Result<Plan, EngineError> {
-    suppose.check(job)?;
     let (models, fingerprints) = identify(job)?;
     let runtime = Runtime::new().map_err(EngineError::Runtime)?;
     let spill = job.engine.spill.clone().filter(|folder| folder.is_dir());
@@ -117,6 +116,7 @@ pub fn plan(job: &Job, suppose: &Suppose) -> Result<Plan, EngineError> {
         has_outgrown_topics: false,
         dim: models.dim(),
     };
+    planner.check_rates()?;
     planner.find_damaged();
     functions::register(&ctx, job, &fingerprints, &models, Arc::new(()));
     let known = planner.known_in();

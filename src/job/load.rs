@@ -55,7 +55,9 @@ fn resolve(
     if !problems.is_empty() {
         return Err(problems);
     }
-    let job: Job = value.try_into().map_err(|error| vec![unreadable(&error)])?;
+    let mut job: Job = value.try_into().map_err(|error| vec![unreadable(&error)])?;
+    // A variable that is not set stands for none.
+    job.engine.cluster = job.engine.cluster.filter(|url| !url.is_empty());
     let problems = check(&job);
     if problems.is_empty() {
         Ok(job)

@@ -389,7 +389,7 @@ pub struct Engine {
     /// The run ends once more rows have failed: a number of rows, of all stages together; or a share of each stage's
     /// input rows, as a percentage such as "1%" or a number below 1 such as 0.01.
     pub max_failures: Option<MaxFailures>,
-    /// Ballista scheduler (`df://host:port`) on whose executors the map stages run; default: this process.
+    /// Ballista scheduler (`df://host:port`) on whose executors the map stages run; default, and where it is empty: this process.
     pub cluster: Option<String>,
     /// Shards that are on their way in a cluster at once; no fewer than its executors have tasks.
     pub cluster_shards: usize,

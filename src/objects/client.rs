@@ -23,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(180);
 const PAUSE: Duration = Duration::from_secs(2);
 
 /// What the variables of the services' tools begin with.
-const VARIABLES: [&str; 3] = ["AWS_", "GOOGLE_", "AZURE_"];
+const VARIABLES: [(&str, &str); 3] = [("s3", "AWS_"), ("gs", "GOOGLE_"), ("az", "AZURE_")];
 
 /// Those that hold the path of a file with a secret.
 const PATHS: [&str; 5] = [
@@ -33,6 +33,9 @@ const PATHS: [&str; 5] = [
     "AWS_WEB_IDENTITY_TOKEN_FILE",
     "AZURE_FEDERATED_TOKEN_FILE",
 ];
+
+/// The one that may hold several lines.
+const KEY: &str = "GOOGLE_SERVICE_ACCOUNT_KEY";
 
 /// Those that hold the address of a server.
 const SERVERS: [&str; 6] = [
@@ -49,11 +52,13 @@ pub struct Client {
     pub store: Arc<dyn ObjectStore>,
     /// Whether a request has succeeded: then the address and the credentials are right, and a failure may pass.
     has_answered: Arc<AtomicBool>,
+    pub is_patient: bool,
 }
 
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.store.fmt(f)
+        // A store shows its keys.
+        f.write_str("a client")
     }
 }
 
@@ -67,7 +72,7 @@ impl Client {
             return Ok(client.clone());
         }
         let url = Url::parse(bucket).map_err(|e| ObjectError::told(bucket, e.to_string()))?;
-        let variables = variables();
+        let variables = variables(url.scheme());
         for (name, value) in &variables {
             check(name, value).map_err(|wrong| ObjectError::told(bucket, wrong))?;
         }
@@ -78,6 +83,7 @@ impl Client {
         let client = Self {
             store: store.into(),
             has_answered: Arc::default(),
+            is_patient: true,
         };
         clients.insert(bucket.to_owned(), client.clone());
         Ok(client)
@@ -88,33 +94,38 @@ impl Client {
         &self,
         mut work: impl FnMut() -> F,
     ) -> Result<T, ObjectError> {
-        let begun = Instant::now();
+        let mut first_failure = None;
         loop {
             let result = work().await;
             if result.is_ok() {
                 self.has_answered.store(true, Ordering::Relaxed);
             }
             match result {
-                Err(error)
-                    if error.may_pass
-                        && begun.elapsed() < PATIENCE
-                        && self.has_answered.load(Ordering::Relaxed) =>
-                {
-                    tracing::warn!("{error}; trying again");
+                Err(error) if error.may_pass && self.waits_since(&mut first_failure) => {
+                    tracing::warn!("{}: {}; trying again", error.address, error.message);
                     tokio::time::sleep(PAUSE).await;
                 }
                 done => return done,
             }
         }
     }
+
+    fn waits_since(&self, first_failure: &mut Option<Instant>) -> bool {
+        let since = first_failure.get_or_insert_with(Instant::now);
+        self.is_patient && self.has_answered.load(Ordering::Relaxed) && since.elapsed() < PATIENCE
+    }
 }
 
-/// One that is empty is not set.
-fn variables() -> Vec<(String, String)> {
-    let is_wanted = |name: &str| VARIABLES.iter().any(|v| name.starts_with(v));
+/// Those of the service that addresses with this scheme are of. One that is empty is not set; the end of a line behind it, as of a
+/// file with a secret, is none of it.
+fn variables(scheme: &str) -> Vec<(String, String)> {
+    let own = VARIABLES.iter().filter(|(own, _)| *own == scheme);
+    let own: Vec<&str> = own.map(|(_, prefix)| *prefix).collect();
+    let is_wanted = |name: &str| own.iter().any(|prefix| name.starts_with(prefix));
     std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-        .filter(|(name, value)| is_wanted(name) && !value.trim().is_empty())
+        .map(|(name, value)| (name, value.trim().to_owned()))
+        .filter(|(name, value)| is_wanted(name) && !value.is_empty())
         .collect()
 }
 
@@ -128,6 +139,9 @@ fn check(name: &str, value: &str) -> Result<(), String> {
         return Err(format!(
             "the variable {name} must be the path of a file, and is not{key}"
         ));
+    }
+    if name != KEY && value.contains(char::is_control) {
+        return Err(format!("the variable {name} holds a control character"));
     }
     if SERVERS.contains(&name) {
         let url = Url::parse(value).ok();
@@ -158,6 +172,7 @@ mod tests {
             ("GOOGLE_SERVICE_ACCOUNT", "-----BEGIN\nSECRET"),
             ("GOOGLE_BASE_URL", "SECRET:8000"),
             ("AWS_ENDPOINT_URL", "http://SECRET:SECRET@host"),
+            ("AWS_SESSION_TOKEN", "SECRET\nSECRET"),
         ];
         for (name, value) in wrong {
             let said = check(name, value).unwrap_err();

@@ -11,6 +11,12 @@ const SECRET: usize = 8;
 /// Servers that are asked for a machine's role where nothing else is known.
 const METADATA: [&str; 2] = ["169.254.169.254", "metadata.google.internal"];
 
+/// Answers that no storage gives.
+const MISUNDERSTOOD: [&str; 2] = ["Got invalid list response", "ill-formed document"];
+
+/// Said of an address without TLS.
+const PLAIN: &str = "URL scheme is not allowed";
+
 /// A status of 400 that is no refusal: the bytes came too slowly.
 const SLOW: &str = "RequestTimeout";
 
@@ -31,6 +37,7 @@ pub struct ObjectError {
 struct Service {
     credentials: &'static str,
     server: &'static str,
+    plain: &'static str,
 }
 
 impl Service {
@@ -39,71 +46,108 @@ impl Service {
             Some(("gs", _)) => Self {
                 credentials: "GOOGLE_APPLICATION_CREDENTIALS or GOOGLE_SERVICE_ACCOUNT, the path of a key file",
                 server: "GOOGLE_BASE_URL",
+                plain: "GOOGLE_ALLOW_HTTP",
             },
             Some(("az", _)) => Self {
                 credentials: "AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY",
                 server: "AZURE_STORAGE_ENDPOINT",
+                plain: "AZURE_ALLOW_HTTP",
             },
             _ => Self {
                 credentials: "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_REGION",
                 server: "AWS_ENDPOINT_URL",
+                plain: "AWS_ALLOW_HTTP",
             },
+        }
+    }
+}
+
+/// What a failure is, as far as somebody can do something about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Absence,
+    /// Nothing gives this machine credentials.
+    Stranger,
+    Refusal,
+    Change,
+    /// Of the network or the server; it may pass.
+    Failure,
+    /// The server does not know how, or is none of this service.
+    Inability,
+    /// The server is without TLS, which nobody has allowed.
+    Plain,
+    Other,
+}
+
+impl Kind {
+    /// Some clients do not say of every answer what it was: then the message has its status.
+    fn of(error: &object_store::Error, text: &str) -> Self {
+        use object_store::Error as Fault;
+        if METADATA.iter().any(|server| text.contains(server)) {
+            return Kind::Stranger;
+        }
+        match error {
+            Fault::NotFound { .. } => Kind::Absence,
+            Fault::PermissionDenied { .. } | Fault::Unauthenticated { .. } => Kind::Refusal,
+            Fault::Precondition { .. } => Kind::Change,
+            Fault::Generic { .. } => match status(text) {
+                Some(404) => Kind::Absence,
+                Some(400 | 401 | 403) if !text.contains(SLOW) => Kind::Refusal,
+                Some(501) => Kind::Inability,
+                _ if MISUNDERSTOOD.iter().any(|words| text.contains(words)) => Kind::Inability,
+                _ if text.contains(PLAIN) => Kind::Plain,
+                _ => Kind::Failure,
+            },
+            _ => Kind::Other,
         }
     }
 }
 
 impl ObjectError {
     pub fn new(address: &str, error: &object_store::Error) -> Self {
-        use object_store::Error as Fault;
         let Service {
             credentials,
             server,
+            plain,
         } = Service::of(address);
-        let text = shown(error);
-        // Some clients do not say of every answer what it was.
-        let status = status(&text);
-        let is_absence = matches!(error, Fault::NotFound { .. }) || status == Some(404);
-        let is_refusal = matches!(
-            error,
-            Fault::PermissionDenied { .. } | Fault::Unauthenticated { .. }
-        ) || matches!(status, Some(400 | 401 | 403) if !text.contains(SLOW));
-        let is_generic = matches!(error, Fault::Generic { .. });
-        // One that does not know how will not learn it.
-        let may_pass = is_generic && !is_absence && !is_refusal && status != Some(501);
-        let (message, remedy) = if is_absence {
-            let check = "check the name of the bucket and the path";
-            (
-                "not there".to_owned(),
-                format!("{check}, and {server} where it is set"),
-            )
-        } else if METADATA.iter().any(|server| text.contains(server)) {
-            let message = "there are no credentials in the environment, and this machine has no role that gives them";
-            (message.to_owned(), format!("set {credentials}"))
-        } else if is_refusal {
-            (
-                text,
-                format!("check {credentials} in the environment, and what they may do there"),
-            )
-        } else if matches!(error, Fault::Precondition { .. }) {
-            (
-                "changed while it was being read".to_owned(),
-                "run the command again".to_owned(),
-            )
-        } else if is_generic {
-            let check = format!("check the network, {credentials}, and {server} where it is set");
-            (
-                text,
-                format!("{check}; run again, a build continues where it stopped"),
-            )
-        } else {
-            return Self::told(address, text);
+        let text = shown(&whole(error));
+        let kind = Kind::of(error, &text);
+        let remedy = match kind {
+            Kind::Absence => {
+                format!("check the name of the bucket and the path, and {server} where it is set")
+            }
+            Kind::Stranger => format!("set {credentials}"),
+            Kind::Refusal => {
+                format!("check {credentials} in the environment, and what they may do there")
+            }
+            Kind::Change => "run the command again".to_owned(),
+            Kind::Failure => format!(
+                "check the network, {credentials}, and {server} where it is set; run again, a build continues where it stopped"
+            ),
+            Kind::Inability => {
+                format!("check {server}: what answers there is no storage, or not of this service")
+            }
+            Kind::Plain => format!(
+                "set {plain}=true for a server without TLS, at an address that begins with http://"
+            ),
+            Kind::Other => String::new(),
+        };
+        let message = match kind {
+            Kind::Absence => "not there".to_owned(),
+            Kind::Stranger => {
+                "there are no credentials in the environment, and this machine's role gave none"
+                    .to_owned()
+            }
+            Kind::Change => "changed while it was being read".to_owned(),
+            _ => text,
         };
         Self {
             address: address.to_owned(),
             message,
-            remedy: Some(remedy),
-            may_pass,
-            is_absence,
+            remedy: Some(remedy).filter(|remedy| !remedy.is_empty()),
+            // A machine with a role may get no answer for a while.
+            may_pass: matches!(kind, Kind::Failure | Kind::Stranger),
+            is_absence: kind == Kind::Absence,
         }
     }
 
@@ -114,19 +158,24 @@ impl ObjectError {
         variables: &[(String, String)],
     ) -> Self {
         let Service { credentials, .. } = Service::of(address);
-        let text = shown(error);
-        let speaks_of_keys = ["decode", "pem", "section", "key:"]
-            .iter()
-            .any(|word| text.to_lowercase().contains(word));
-        let mut message = match speaks_of_keys {
-            true => "a key in the environment, or in the file that it names, is none that the service gives out".to_owned(),
-            false => text,
-        };
-        for (name, value) in variables.iter().filter(|(_, value)| value.len() >= SECRET) {
-            message = message.replace(value, &format!("${name}"));
+        let mut text = whole(error);
+        let mut secrets: Vec<_> = variables.iter().filter(|v| v.1.len() >= SECRET).collect();
+        // One may be the beginning of another.
+        secrets.sort_by_key(|(_, value)| std::cmp::Reverse(value.len()));
+        for (name, value) in secrets {
+            text = text.replace(value, &format!("${name}"));
         }
+        let speaks_of_keys = ["decode", "pem file", "illegal section", "RSA key"]
+            .iter()
+            .any(|words| text.contains(words));
+        let message = match speaks_of_keys {
+            true => "a key in the environment, or in the file that it names, is none that the service gives out".to_owned(),
+            false => shown(&text),
+        };
         Self {
-            remedy: Some(format!("check {credentials} in the environment")),
+            remedy: Some(format!(
+                "check the service's variables in the environment: {credentials}, and those that begin like them"
+            )),
             ..Self::told(address, message)
         }
     }
@@ -143,9 +192,8 @@ impl ObjectError {
     }
 }
 
-/// The innermost cause says the most, but some say nothing alone. Queries of addresses may be signatures, and a server's answer may
-/// repeat a token.
-fn shown(error: &object_store::Error) -> String {
+/// An error and its causes: the innermost says the most, but some say nothing alone.
+fn whole(error: &object_store::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(inner) = cause {
@@ -155,7 +203,12 @@ fn shown(error: &object_store::Error) -> String {
         }
         cause = inner.source();
     }
-    let text = without_answer(&text);
+    text
+}
+
+/// Queries of addresses may be signatures, and a server's answer may repeat a token.
+fn shown(text: &str) -> String {
+    let text = without_answer(text);
     let words = text
         .split_whitespace()
         .map(|word| match word.split_once('?') {
@@ -244,13 +297,13 @@ mod tests {
         ] {
             let said = ObjectError::of_client("gs://b", &of(text), &variables).to_string();
             assert!(
-                said.contains(told) && said.contains("check GOOGLE_"),
+                said.contains(told) && said.contains("variables in the environment: GOOGLE_"),
                 "{said}"
             );
-            assert!(
-                !said.contains("SECRET-PATH") && !said.contains("[83"),
-                "{said}"
-            );
+            let is_secret = ["SECRET-PATH", "\"SECRET", "[83"]
+                .iter()
+                .any(|s| said.contains(s));
+            assert!(!is_secret, "{said}");
         }
         let said =
             ObjectError::new("gs://b", &of("GET http://me:SECRET@host/b failed")).to_string();
@@ -279,8 +332,16 @@ mod tests {
         }
         assert!(of_status("400 Bad Request <Code>RequestTimeout</Code>").may_pass);
         assert!(of("connection refused").may_pass);
-        let none = of("GET http://169.254.169.254/computeMetadata/v1/ failed").to_string();
-        assert!(none.contains("no credentials"), "{none}");
+        for answer in [
+            "failed",
+            "Server returned non-2xx status code: 404 Not Found: ",
+        ] {
+            let none = of(&format!("GET http://169.254.169.254/latest/ {answer}"));
+            assert!(
+                !none.is_absence && none.to_string().contains("no credentials"),
+                "{none}"
+            );
+        }
     }
 
     #[test]

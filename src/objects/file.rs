@@ -4,13 +4,13 @@
 //! asked for, is fetched in blocks, across what lies between them where that is little, and while the reader is at those before them.
 
 use std::{
+    collections::HashSet,
     io::{self, Read},
     ops::Range,
     sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc},
 };
 
 use bytes::{Bytes, BytesMut};
-use object_store::path::Path;
 use parquet::{
     arrow::ProjectionMask,
     errors::ParquetError,
@@ -20,7 +20,7 @@ use parquet::{
     },
 };
 
-use super::{Object, ObjectError, Objects, runtime, transfer::read_range, wait};
+use super::{Object, ObjectError, Objects, runtime, wait};
 
 const BLOCK: u64 = 4 << 20;
 
@@ -42,7 +42,6 @@ pub struct ObjectFile(Arc<Inner>);
 
 struct Inner {
     objects: Objects,
-    path: Path,
     object: Object,
     state: Mutex<State>,
 }
@@ -52,6 +51,8 @@ struct State {
     spans: Vec<Range<u64>>,
     /// By their first byte; the one used last comes last.
     blocks: Vec<(u64, Block)>,
+    /// First bytes of all that were ever fetched: behind the end of a column's chunk lies that of another, which has been read.
+    fetched: HashSet<u64>,
     columns: usize,
     failure: Option<ObjectError>,
 }
@@ -66,12 +67,12 @@ impl ObjectFile {
     pub fn open(objects: &Objects, object: Object) -> Result<Self, ObjectError> {
         let tail = object.bytes.saturating_sub(TAIL)..object.bytes;
         Ok(Self(Arc::new(Inner {
-            path: objects.path(&object.name)?,
             objects: objects.clone(),
             object,
             state: Mutex::new(State {
                 spans: vec![tail],
                 blocks: Vec::new(),
+                fetched: HashSet::new(),
                 columns: 1,
                 failure: None,
             }),
@@ -113,11 +114,12 @@ impl Inner {
     /// Bytes from `start` on: the rest of its block, or at most `length` where it is in none.
     fn read(&self, start: u64, length: u64) -> Result<Bytes, ObjectError> {
         let mut state = self.state();
-        let ahead = state.ahead();
-        let mut blocks = state.blocks_from(start).take(1 + ahead);
+        let mut blocks = state.blocks_from(start);
         let read = match blocks.next() {
             Some(block) => {
-                let next: Vec<_> = blocks.collect();
+                let next = blocks.take(state.ahead());
+                let next = next.filter(|next| !state.fetched.contains(&next.start));
+                let next: Vec<_> = next.collect();
                 let bytes = self.read_block(&mut state, &block, next);
                 bytes.map(|bytes| {
                     let from = (start - block.start) as usize;
@@ -146,10 +148,10 @@ impl Inner {
         let held = state
             .take(block.start)
             .unwrap_or_else(|| self.start(block.clone()));
+        state.fetched.insert(block.start);
         for next in next {
-            let coming = state.take(next.start);
-            let coming = coming.unwrap_or_else(|| self.start(next.clone()));
-            state.blocks.push((next.start, coming));
+            state.fetched.insert(next.start);
+            state.blocks.push((next.start, self.start(next)));
         }
         let bytes = match held {
             Block::Here(bytes) => bytes,
@@ -174,23 +176,16 @@ impl Inner {
         Block::Coming(receiver)
     }
 
-    /// It has been listed, so that it is there, and a server that does not answer may be away for a while.
     fn fetch(
         &self,
         range: Range<u64>,
     ) -> impl Future<Output = Result<Bytes, ObjectError>> + Send + use<> {
-        let (objects, path) = (self.objects.clone(), self.path.clone());
-        let object = self.object.clone();
+        let (objects, object) = (self.objects.clone(), self.object.clone());
         async move {
-            if range.is_empty() {
-                return Ok(Bytes::new());
+            match range.is_empty() {
+                true => Ok(Bytes::new()),
+                false => objects.read_part(&object, range).await,
             }
-            let read = || async {
-                let version = object.version.clone();
-                let read = read_range(&*objects.client.store, &path, range.clone(), version).await;
-                read.map_err(objects.failed(&object.name))
-            };
-            objects.client.patiently(read).await
         }
     }
 }
@@ -301,6 +296,7 @@ mod tests {
         let state = State {
             spans,
             blocks: Vec::new(),
+            fetched: HashSet::new(),
             columns: 3,
             failure: None,
         };

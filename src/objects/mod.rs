@@ -11,12 +11,16 @@ mod error;
 mod file;
 mod transfer;
 
-use std::sync::{OnceLock, mpsc};
+use std::{
+    ops::Range,
+    sync::{OnceLock, mpsc},
+};
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::{
-    Attribute, Attributes, ObjectStoreExt, PutMode, PutOptions, UpdateVersion, path::Path,
+    Attribute, Attributes, GetOptions, GetRange, ObjectStore, ObjectStoreExt, PutMode, PutOptions,
+    UpdateVersion, path::Path,
 };
 
 use client::Client;
@@ -110,6 +114,12 @@ impl Objects {
             ));
         }
         let bucket = format!("{scheme}://{bucket}");
+        if let Some((plain, _)) = address.split_once('?') {
+            return Err(ObjectError::told(
+                plain,
+                "an address has nothing behind a `?`; a signature does not belong there",
+            ));
+        }
         let folder = folder.trim_matches('/').to_owned();
         Path::parse(&folder).map_err(|error| ObjectError::told(address, error.to_string()))?;
         Ok(Self {
@@ -137,6 +147,33 @@ impl Objects {
     fn failed(&self, name: &str) -> impl FnOnce(object_store::Error) -> ObjectError + use<> {
         let address = self.address(name);
         move |error| ObjectError::new(&address, &error)
+    }
+
+    /// The same, for requests whose failure is nothing to wait for.
+    pub fn once(&self) -> Self {
+        let mut own = self.clone();
+        own.client.is_patient = false;
+        own
+    }
+
+    /// A part of an object that must still be the one that was listed.
+    async fn read_part(&self, object: &Object, range: Range<u64>) -> Result<Bytes, ObjectError> {
+        let path = self.path(&object.name)?;
+        let read = || async {
+            let options = GetOptions {
+                range: Some(GetRange::Bounded(range.clone())),
+                // A version that is a time is no tag.
+                if_match: (!object.version.starts_with('@'))
+                    .then(|| format!("\"{}\"", object.version)),
+                ..GetOptions::default()
+            };
+            let read = async {
+                let got = self.client.store.get_opts(&path, options).await?;
+                got.bytes().await
+            };
+            read.await.map_err(self.failed(&object.name))
+        };
+        self.client.patiently(read).await
     }
 
     /// A folder in it.

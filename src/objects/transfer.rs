@@ -4,11 +4,10 @@ use std::{
     fs::File,
     io::{Read, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
-    sync::Arc,
 };
 
 use futures::{StreamExt, TryStreamExt, stream};
-use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt, WriteMultipart};
+use object_store::{ObjectStoreExt, WriteMultipart};
 
 use super::{Object, ObjectError, Objects, wait};
 
@@ -148,18 +147,10 @@ async fn download(objects: Objects, object: Object, file: PathBuf) -> Result<(),
         .suffix(".tmp")
         .tempfile_in(folder)
         .map_err(local)?;
-    let path = Arc::new(objects.path(&object.name)?);
     let ranges = (0..object.bytes.div_ceil(PART)).map(|n| {
         let range = n * PART..((n + 1) * PART).min(object.bytes);
-        let (objects, object, path) = (objects.clone(), object.clone(), path.clone());
-        async move {
-            let read = || async {
-                let version = object.version.clone();
-                let read = read_range(&*objects.client.store, &path, range.clone(), version).await;
-                read.map_err(objects.failed(&object.name))
-            };
-            objects.client.patiently(read).await
-        }
+        let (objects, object) = (objects.clone(), object.clone());
+        async move { objects.read_part(&object, range).await }
     });
     let mut parts = stream::iter(ranges).buffered(PARTS_AT_ONCE);
     while let Some(part) = parts.next().await {
@@ -181,20 +172,4 @@ async fn download(objects: Objects, object: Object, file: PathBuf) -> Result<(),
         .persist(&file)
         .map_err(|error| local(error.error))?;
     Ok(())
-}
-
-/// A part of an object that must still be the one that was listed.
-pub async fn read_range(
-    store: &dyn ObjectStore,
-    path: &object_store::path::Path,
-    range: std::ops::Range<u64>,
-    version: String,
-) -> Result<bytes::Bytes, object_store::Error> {
-    let options = GetOptions {
-        range: Some(GetRange::Bounded(range)),
-        // A version that is a time is no tag.
-        if_match: (!version.starts_with('@')).then(|| format!("\"{version}\"")),
-        ..GetOptions::default()
-    };
-    store.get_opts(path, options).await?.bytes().await
 }

@@ -490,7 +490,10 @@ impl Building {
             writing.complete(number)?;
         }
         self.output.point_current_at(number)?;
-        self.output.remove_abandoned(Some(number))?;
+        // It is published, whatever is left of others.
+        if let Err(error) = self.output.remove_abandoned(Some(number)) {
+            tracing::warn!("{error}");
+        }
         Ok(number)
     }
 }

@@ -1,6 +1,8 @@
 //! Machines of their own as far as the network goes: namespaces (Linux, root) joined by a bridge.
 
-use std::{cell::Cell, path::Path, process::Command, thread, time::Duration};
+use std::{
+    cell::Cell, io::ErrorKind, net::TcpStream, path::Path, process::Command, thread, time::Duration,
+};
 
 /// Gone, with its machines, when this goes.
 pub struct Network {
@@ -75,6 +77,10 @@ impl Machine {
     pub fn unplugged(&self, time: Duration) -> Result<(), String> {
         let namespace = self.namespace.as_ref().ok_or("this machine has no cable")?;
         ip(&format!("link set {namespace} down"))?;
+        // Nothing listens there, which a machine that can be reached says at once.
+        let address = format!("{}:9", self.address).parse().unwrap();
+        let told = TcpStream::connect_timeout(&address, Duration::from_secs(2)).unwrap_err();
+        assert_ne!(told.kind(), ErrorKind::ConnectionRefused);
         thread::sleep(time);
         ip(&format!("link set {namespace} up"))
     }

@@ -157,6 +157,10 @@ impl Cluster {
 fn plain(scheduler: &str, error: DataFusionError) -> DataFusionError {
     let text = error.to_string();
     let Some(own) = text.find(function::ERROR).map(|at| &text[at..]) else {
+        if text.contains("ConnectError") {
+            let remedy = "is `intendex scheduler` running there, and can it be reached?";
+            return DataFusionError::Execution(format!("nothing answers at {scheduler}; {remedy}"));
+        }
         return DataFusionError::Execution(format!("the cluster at {scheduler}: {text}"));
     };
     let own = own.trim_end_matches(|c: char| c.is_whitespace() || matches!(c, ')' | '"'));

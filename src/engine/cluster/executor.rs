@@ -7,6 +7,8 @@ use std::{
 };
 
 use ballista_core::{error::BallistaError, ids::new_instance_id};
+use tokio::net::TcpStream;
+
 use ballista_executor::executor_process::{ExecutorProcessConfig, start_executor_process};
 
 use super::{MESSAGE_BYTES, codec::Codec, link::Link, task::Tasks};
@@ -75,6 +77,15 @@ pub async fn serve(options: Options) -> Result<(), BallistaError> {
     let executor_id = new_instance_id();
     let url = format!("http://{scheduler_host}:{scheduler_port}");
     let link = Link::new(url, executor_id.clone()).map_err(BallistaError::TonicError)?;
+    let scheduler = format!("df://{scheduler_host}:{scheduler_port}");
+    let reached = TcpStream::connect((scheduler_host.as_str(), scheduler_port)).await;
+    match reached {
+        Ok(_) => tracing::info!("takes tasks of {scheduler}"),
+        Err(error) => tracing::warn!(
+            "{scheduler} does not answer ({error}); waiting for it, {} minutes at most",
+            CONNECT_SECONDS / 60
+        ),
+    }
     let config = ExecutorProcessConfig {
         executor_id,
         bind_host: options.address.ip().to_string(),

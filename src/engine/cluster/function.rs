@@ -219,7 +219,7 @@ impl Loaded {
         build::start_threads(own.engine.threads);
         let (models, fingerprints) = build::identify(&own)?;
         tracing::info!(
-            "works for another job: its models are loaded here when they are first needed"
+            "works for a job that it has no models of; they are loaded when they are first needed"
         );
         Ok(Self {
             job: job.clone(),

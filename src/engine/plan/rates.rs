@@ -3,10 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::Planner;
-use crate::{
-    engine::{EngineError, build::stages, indexes, ingest, stage::Stage, verify},
-    job::Job,
-};
+use crate::engine::{EngineError, build::stages, ingest, stage::Stage};
 
 /// What a plan is to suppose.
 #[derive(Debug, Clone, Default)]
@@ -18,18 +15,14 @@ pub struct Suppose {
     pub rates: BTreeMap<String, f64>,
 }
 
-impl Suppose {
+impl Planner<'_> {
     /// Refuses rates of what the job does not run.
-    pub(super) fn check(&self, job: &Job) -> Result<(), EngineError> {
+    pub(super) fn check_rates(&self) -> Result<(), EngineError> {
         let mut names = vec![ingest::STAGE];
-        names.extend(stages(job).into_iter().map(Stage::name));
-        names.extend(indexes::STAGES);
-        names.push(verify::STAGE);
-        match self
-            .rates
-            .keys()
-            .find(|name| !names.contains(&name.as_str()))
-        {
+        names.extend(stages(self.job).into_iter().map(Stage::name));
+        names.extend(self.steps((1, 1)).into_iter().map(|(step, _)| step));
+        let mut given = self.suppose.rates.keys();
+        match given.find(|name| !names.contains(&name.as_str())) {
             None => Ok(()),
             Some(other) => Err(EngineError::Refused(format!(
                 "a rate is given for `{other}`, which is no stage of this job; its stages are {}",
@@ -37,9 +30,7 @@ impl Suppose {
             ))),
         }
     }
-}
 
-impl Planner<'_> {
     /// For so many of a stage's input rows; None: no rate is known.
     pub(super) fn seconds(&self, stage: &str, rows: u64) -> Option<f64> {
         match rows {

@@ -24,9 +24,12 @@ pub struct Scaled {
     pub disk_bytes: u64,
     /// The dense index of the most rows, which FAISS builds in memory.
     pub index_memory_bytes: u64,
-    /// The factory string of the dense index over the chunks, or of each of its shards.
-    pub dense_index: Option<String>,
+    /// The factory strings of the dense indexes, or of each one's shards: of the chunks, and of the queries.
+    pub dense_indexes: Vec<String>,
 }
+
+/// A dense index, or the largest of its shards: its step, its rows and its factory string.
+type Dense = (&'static str, u64, String);
 
 impl Planner<'_> {
     pub(super) fn scaled(&self, corpus: &Counted) -> Result<Vec<Scaled>, EngineError> {
@@ -51,10 +54,11 @@ impl Planner<'_> {
             spread +=
                 self.known_seconds(stage.name(), work(stage, self.job, &corpus.all).compute)?;
         }
-        for &documents in sizes {
+        let of_size = |&documents: &u64| self.dense_indexes(rows, documents as f64 / own);
+        let dense: Vec<Vec<Dense>> = sizes.iter().map(of_size).collect();
+        self.warn_of_rates(&dense);
+        for (&documents, indexes) in sizes.iter().zip(&dense) {
             let times = documents as f64 / own;
-            let indexes = self.dense_indexes(rows, times);
-            self.warn_of_rates(documents, &indexes);
             for &executors in clusters {
                 let alone_seconds = alone * times;
                 scaled.push(Scaled {
@@ -63,8 +67,8 @@ impl Planner<'_> {
                     seconds: alone_seconds + spread * times / executors as f64,
                     alone_seconds,
                     disk_bytes: (disk * times) as u64,
-                    index_memory_bytes: self.index_memory(&indexes),
-                    dense_index: indexes.first().map(|(.., factory)| factory.clone()),
+                    index_memory_bytes: self.index_memory(indexes),
+                    dense_indexes: indexes.iter().map(|(.., kind)| kind.clone()).collect(),
                 });
             }
         }
@@ -81,8 +85,7 @@ impl Planner<'_> {
         })
     }
 
-    /// The largest dense index of each kind that is built: its step, its rows and its factory.
-    fn dense_indexes(&self, rows: (u64, u64), times: f64) -> Vec<(&'static str, u64, String)> {
+    fn dense_indexes(&self, rows: (u64, u64), times: f64) -> Vec<Dense> {
         let dense = [indexes::DENSE_TEXT, indexes::DENSE_QUERIES];
         let steps = self.steps(rows).into_iter();
         let dense = steps.filter(|(step, _)| dense.contains(step));
@@ -95,34 +98,41 @@ impl Planner<'_> {
     }
 
     /// Shards are built one after the other.
-    fn index_memory(&self, indexes: &[(&str, u64, String)]) -> u64 {
-        let bytes = |(_, rows, factory): &(&str, u64, String)| {
+    fn index_memory(&self, indexes: &[Dense]) -> u64 {
+        let bytes = |(_, rows, factory): &Dense| {
             let number = if factory.contains("fp16") { 2 } else { 4 };
             let links = if factory.contains("HNSW") { LINKS } else { 0 };
-            rows * (self.dim as u64 * number + links)
+            rows.saturating_mul(self.dim as u64 * number + links)
         };
         indexes.iter().map(bytes).max().unwrap_or(0)
     }
 
-    /// Says where a rate is that of an index of another kind, which may be many times faster.
-    fn warn_of_rates(&self, documents: u64, indexes: &[(&'static str, u64, String)]) {
-        let Some(earlier) = &self.earlier else { return };
-        let built = &earlier.published.manifest.indexes;
-        for (step, rows, factory) in indexes {
-            let built = match *step {
-                indexes::DENSE_TEXT => &built.dense_text,
-                _ => &built.dense_queries,
+    /// Says where the rate that a dense index is counted at is that of an index of another kind.
+    fn warn_of_rates(&self, sizes: &[Vec<Dense>]) {
+        let built = self.earlier.as_ref().map(|e| &e.published.manifest.indexes);
+        for step in [indexes::DENSE_TEXT, indexes::DENSE_QUERIES] {
+            let of_step = sizes.iter().flatten().filter(|(own, ..)| *own == step);
+            let mut kinds: Vec<&str> = of_step.map(|(.., kind)| kind.as_str()).collect();
+            kinds.dedup();
+            let measured = match step {
+                indexes::DENSE_TEXT => built.and_then(|built| built.dense_text.as_ref()),
+                _ => built.and_then(|built| built.dense_queries.as_ref()),
             };
-            let Some(built) = built.as_ref().filter(|built| !built.kind.contains(factory)) else {
-                continue;
+            let rate = match self.suppose.rates.contains_key(step) {
+                true if kinds.len() < 2 => continue,
+                true => "one rate that was given".to_owned(),
+                false => match measured {
+                    Some(measured) if kinds.iter().any(|kind| *kind != measured.kind) => {
+                        format!("the last run's rate, of {}", measured.kind)
+                    }
+                    _ => continue,
+                },
             };
-            if !self.suppose.rates.contains_key(*step) {
-                tracing::warn!(
-                    "{documents} documents: {step} is counted at the rate of {}, but {rows} rows come to {factory}, which takes \
-                     longer; give its rate by --rate {step}=ROWS_PER_SECOND",
-                    built.kind
-                );
-            }
+            tracing::warn!(
+                "{step} is counted at {rate}, but these sizes come to {}, which may take many times as long or less; give the rate of \
+                 each with --rate {step}=ROWS_PER_SECOND",
+                kinds.join(" and ")
+            );
         }
     }
 }

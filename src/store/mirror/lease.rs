@@ -62,7 +62,7 @@ impl Lease {
         let is_lost = Arc::new(AtomicBool::new(false));
         let last_beat = Arc::new(Mutex::new(Instant::now()));
         let (stop, stopped) = mpsc::channel();
-        let (lost, last, remote) = (is_lost.clone(), last_beat.clone(), objects.clone());
+        let (lost, last, remote) = (is_lost.clone(), last_beat.clone(), objects.once());
         let beat = move || {
             let mut version = version;
             holder.beat += 1;
@@ -100,17 +100,17 @@ impl Lease {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         let is_ours = !self.is_lost.load(Ordering::SeqCst)
-            && (last.elapsed() < STALE || self.is_ours_there()?);
+            && (last.elapsed() < STALE || self.is_ours(&self.objects)?);
         self.judge(is_ours)
     }
 
     /// Fails if the storage does not have this process's lock now: before what cannot be taken back.
     pub fn make_sure(&self) -> Result<(), StoreError> {
-        self.judge(self.is_ours_there()?)
+        self.judge(self.is_ours(&self.objects)?)
     }
 
-    fn is_ours_there(&self) -> Result<bool, StoreError> {
-        let there = self.objects.get(LOCK)?;
+    fn is_ours(&self, objects: &Objects) -> Result<bool, StoreError> {
+        let there = objects.get(LOCK)?;
         let holder = there.and_then(|(bytes, _)| serde_json::from_slice::<Holder>(&bytes).ok());
         Ok(holder.is_some_and(|holder| holder.nonce == self.nonce))
     }
@@ -133,8 +133,9 @@ impl Drop for Lease {
             let _ = beating.join();
         }
         // One that stays is found to be of an ended process.
-        if self.is_ours_there().unwrap_or(false) {
-            let _ = self.objects.remove(&[LOCK.to_owned()]);
+        let objects = self.objects.once();
+        if self.is_ours(&objects).unwrap_or(false) {
+            let _ = objects.remove(&[LOCK.to_owned()]);
         }
     }
 }

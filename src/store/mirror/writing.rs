@@ -8,8 +8,8 @@ use std::{
 };
 
 use super::{
-    DESCRIPTION, Files, Mirror, PIECES, REMOVED, RemoteJournal, Sending, State, Wrote, is_piece,
-    lease::Lease, objects_of,
+    DESCRIPTION, Files, Mirror, PIECES, REMOVED, RemoteJournal, Sending, State, Wrote,
+    fetching::objects_of, is_piece, lease::Lease,
 };
 use crate::{
     objects::{If, Objects, Version},
