@@ -97,6 +97,9 @@ impl ObjectFile {
         spans.sort_by_key(|span| span.start);
         let mut state = self.0.state();
         state.spans = joined(spans);
+        // Blocks are known by where they begin, and these end elsewhere.
+        state.blocks.clear();
+        state.fetched.clear();
         state.columns = columns.max(1);
     }
 
