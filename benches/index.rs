@@ -4,6 +4,8 @@
 //!     cargo bench --bench index -- tantivy|tantivy-merged CHUNKS.parquet FOLDER
 //!     cargo bench --bench index -- dense VECTORS.f32 DIM FACTORY FOLDER
 
+mod support;
+
 use std::{fs::File, path::Path, time::Instant};
 
 use arrow::array::{AsArray, RecordBatch};
@@ -22,10 +24,7 @@ use tantivy::{
 const ROWS: usize = 1024;
 
 fn main() {
-    let arguments: Vec<String> = std::env::args()
-        .skip(1)
-        .filter(|a| a != "--bench")
-        .collect();
+    let arguments: Vec<String> = support::arguments();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let seconds = match arguments[..] {
         ["sparse", chunks, folder] => sparse(&read(chunks), Path::new(folder)),
@@ -38,7 +37,10 @@ fn main() {
         // `cargo bench` runs every benchmark; this one needs a partner.
         _ => return eprintln!("index: run by `make bench-index`"),
     };
-    println!("{}", json!({ "seconds": seconds, "peak_mib": peak_mib() }));
+    println!(
+        "{}",
+        json!({ "seconds": seconds, "peak_mib": support::peak_mib() })
+    );
 }
 
 fn read(path: &str) -> Vec<RecordBatch> {
@@ -125,11 +127,4 @@ fn dense(vectors: &str, dim: usize, factory: &str, folder: &Path) -> f64 {
     }
     writer.finish().expect("an index");
     start.elapsed().as_secs_f64()
-}
-
-fn peak_mib() -> f64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find(|l| l.starts_with("VmHWM"));
-    let kib = line.and_then(|l| l.split_whitespace().nth(1)?.parse::<f64>().ok());
-    kib.unwrap_or_default() / 1024.0
 }

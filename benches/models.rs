@@ -5,6 +5,8 @@
 //!
 //! SETTINGS are keys of the job's `models.generator` or `models.embedder`, as JSON, and `device`, by itself `"cpu"`.
 
+mod support;
+
 use std::{
     io::{BufRead, Write},
     path::Path,
@@ -28,10 +30,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 fn main() {
-    let arguments: Vec<String> = std::env::args()
-        .skip(1)
-        .filter(|a| a != "--bench")
-        .collect();
+    let arguments: Vec<String> = support::arguments();
     let [kind, model, settings] = &arguments[..] else {
         // `cargo bench` runs every benchmark; this one needs a partner.
         return eprintln!("models: run by `make bench-models`");
@@ -49,7 +48,7 @@ fn main() {
     for line in std::io::stdin().lock().lines() {
         let request: Value = serde_json::from_str(&line.expect("stdin")).expect("a request");
         let mut answer = answer(&request);
-        answer["peak_mib"] = json!(peak_mib());
+        answer["peak_mib"] = json!(support::peak_mib());
         println!("{answer}");
         std::io::stdout().flush().expect("stdout");
     }
@@ -276,11 +275,4 @@ fn strings(value: &Value) -> impl Iterator<Item = &str> {
         .into_iter()
         .flatten()
         .filter_map(Value::as_str)
-}
-
-fn peak_mib() -> f64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find(|l| l.starts_with("VmHWM"));
-    let kib = line.and_then(|l| l.split_whitespace().nth(1)?.parse::<f64>().ok());
-    kib.unwrap_or_default() / 1024.0
 }

@@ -4,6 +4,8 @@
 //!     cargo bench --bench storage -- upload FOLDER ADDRESS
 //!     cargo bench --bench storage -- download ADDRESS FOLDER
 
+mod support;
+
 use std::{path::Path, time::Instant};
 
 use futures::StreamExt;
@@ -15,10 +17,7 @@ use intendex::{
 use serde_json::json;
 
 fn main() {
-    let arguments: Vec<String> = std::env::args()
-        .skip(1)
-        .filter(|a| a != "--bench")
-        .collect();
+    let arguments: Vec<String> = support::arguments();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let start = Instant::now();
     let rows = match arguments[..] {
@@ -31,7 +30,7 @@ fn main() {
     let seconds = start.elapsed().as_secs_f64();
     println!(
         "{}",
-        json!({ "seconds": seconds, "rows": rows, "peak_mib": peak_mib() })
+        json!({ "seconds": seconds, "rows": rows, "peak_mib": support::peak_mib() })
     );
 }
 
@@ -78,11 +77,4 @@ fn download(address: &str, folder: &Path) -> usize {
     let count = files.len();
     objects.download(files).expect("a download");
     count
-}
-
-fn peak_mib() -> f64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find(|l| l.starts_with("VmHWM"));
-    let kib = line.and_then(|l| l.split_whitespace().nth(1)?.parse::<f64>().ok());
-    kib.unwrap_or_default() / 1024.0
 }
