@@ -7,9 +7,8 @@ use std::{
 };
 
 use ballista_core::{error::BallistaError, ids::new_instance_id};
-use tokio::net::TcpStream;
-
 use ballista_executor::executor_process::{ExecutorProcessConfig, start_executor_process};
+use tokio::net::TcpStream;
 
 use super::{MESSAGE_BYTES, codec::Codec, link::Link, task::Tasks};
 

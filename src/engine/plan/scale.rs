@@ -1,5 +1,7 @@
-//! What a job comes to on other corpora and clusters: each stage at the rate that the last run had or that is given, rows, room and memory in
-//! proportion to the documents, the map stages divided among executors.
+//! What a job comes to on other corpora and clusters: each stage at the rate that the last run had or that is given, rows, room and
+//! memory in proportion to the documents, the map stages divided among executors.
+
+use std::collections::BTreeSet;
 
 use serde::Serialize;
 
@@ -85,6 +87,7 @@ impl Planner<'_> {
         })
     }
 
+    /// Of so many chunks and queries, this many times.
     fn dense_indexes(&self, rows: (u64, u64), times: f64) -> Vec<Dense> {
         let dense = [indexes::DENSE_TEXT, indexes::DENSE_QUERIES];
         let steps = self.steps(rows).into_iter();
@@ -112,8 +115,7 @@ impl Planner<'_> {
         let built = self.earlier.as_ref().map(|e| &e.published.manifest.indexes);
         for step in [indexes::DENSE_TEXT, indexes::DENSE_QUERIES] {
             let of_step = sizes.iter().flatten().filter(|(own, ..)| *own == step);
-            let mut kinds: Vec<&str> = of_step.map(|(.., kind)| kind.as_str()).collect();
-            kinds.dedup();
+            let kinds: BTreeSet<&str> = of_step.map(|(.., kind)| kind.as_str()).collect();
             let measured = match step {
                 indexes::DENSE_TEXT => built.and_then(|built| built.dense_text.as_ref()),
                 _ => built.and_then(|built| built.dense_queries.as_ref()),
@@ -122,7 +124,11 @@ impl Planner<'_> {
                 true if kinds.len() < 2 => continue,
                 true => "one rate that was given".to_owned(),
                 false => match measured {
-                    Some(measured) if kinds.iter().any(|kind| *kind != measured.kind) => {
+                    Some(measured)
+                        if kinds
+                            .iter()
+                            .any(|kind| !measured.kind.split(", ").any(|own| own == *kind)) =>
+                    {
                         format!("the last run's rate, of {}", measured.kind)
                     }
                     _ => continue,
@@ -131,7 +137,7 @@ impl Planner<'_> {
             tracing::warn!(
                 "{step} is counted at {rate}, but these sizes come to {}, which may take many times as long or less; give the rate of \
                  each with --rate {step}=ROWS_PER_SECOND",
-                kinds.join(" and ")
+                Vec::from_iter(kinds).join(" and ")
             );
         }
     }
