@@ -227,7 +227,7 @@ fn generations_are_kept_and_removed_from_any_machine() {
     };
     let place = Place::new(&documents());
     place.write_job(MORE);
-    storage.put(&place.path("corpus.parquet"), "corpus/c.parquet");
+    storage.put(&place.path("corpus.parquet"), "corpus/what?=1 é.parquet");
     machine(&place, &storage, "first").build();
     let (out, reader) = (storage.address("out"), machine(&place, &storage, "reader"));
     reader.succeed(&["search", &out, "clouds"]);
@@ -238,7 +238,7 @@ fn generations_are_kept_and_removed_from_any_machine() {
         "Something new has come. It is about clouds.",
     ));
     write_corpus(&place.path("corpus.parquet"), &more);
-    storage.put(&place.path("corpus.parquet"), "corpus/c.parquet");
+    storage.put(&place.path("corpus.parquet"), "corpus/what?=1 é.parquet");
     // Takes over from what another machine has published.
     let said = machine(&place, &storage, "second").build();
     assert!(
@@ -539,6 +539,11 @@ fn what_is_wrong_is_said_without_secrets() {
     assert!(
         here.fail(&["search", "s3://bucket/nothing", "x"])
             .contains("no published index here")
+    );
+    let said = here.fail(&["search", "s3://bucket/out?sig=a-signature", "x"]);
+    assert!(
+        said.contains("ends before a `?`") && !said.contains("a-signature"),
+        "{said}"
     );
     // A server that was never there is not waited for.
     let begun = Instant::now();

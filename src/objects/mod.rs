@@ -114,12 +114,6 @@ impl Objects {
             ));
         }
         let bucket = format!("{scheme}://{bucket}");
-        if let Some((plain, _)) = address.split_once('?') {
-            return Err(ObjectError::told(
-                plain,
-                "an address has nothing behind a `?`; a signature does not belong there",
-            ));
-        }
         let folder = folder.trim_matches('/').to_owned();
         Path::parse(&folder).map_err(|error| ObjectError::told(address, error.to_string()))?;
         Ok(Self {

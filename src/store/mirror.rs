@@ -121,6 +121,13 @@ pub struct Mirror {
 
 impl Mirror {
     pub fn new(address: &str, folder: &Path) -> Result<Self, StoreError> {
+        // Objects of a corpus may have one in their names; what stands behind an output's may be a signature.
+        if let Some((plain, _)) = address.split_once('?') {
+            return Err(StoreError::Invalid {
+                path: plain.into(),
+                message: "the address of an output ends before a `?`; credentials have variables of their own".into(),
+            });
+        }
         Ok(Self {
             objects: Objects::open(address)?,
             folder: folder.to_owned(),
